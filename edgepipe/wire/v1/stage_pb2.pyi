@@ -1,0 +1,239 @@
+from edgepipe.wire.v1 import agent_pb2 as _agent_pb2
+from edgepipe.wire.v1 import frame_pb2 as _frame_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Command(_message.Message):
+    __slots__ = ("load", "connect", "admit", "cancel", "measure_link", "meter")
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    CONNECT_FIELD_NUMBER: _ClassVar[int]
+    ADMIT_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    MEASURE_LINK_FIELD_NUMBER: _ClassVar[int]
+    METER_FIELD_NUMBER: _ClassVar[int]
+    load: Load
+    connect: Connect
+    admit: Admit
+    cancel: Cancel
+    measure_link: MeasureLink
+    meter: Meter
+    def __init__(self, load: _Optional[_Union[Load, _Mapping]] = ..., connect: _Optional[_Union[Connect, _Mapping]] = ..., admit: _Optional[_Union[Admit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., measure_link: _Optional[_Union[MeasureLink, _Mapping]] = ..., meter: _Optional[_Union[Meter, _Mapping]] = ...) -> None: ...
+
+class Load(_message.Message):
+    __slots__ = ("api", "job", "epoch", "fence", "stage", "num_stages", "engine", "config_json", "first", "end", "embedding", "head", "dtype", "num_slots", "max_positions", "prefill_chunk", "hidden_size", "vocab_size", "codec", "weights", "options_json", "num_groups")
+    API_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    NUM_STAGES_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    NUM_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_CHUNK_FIELD_NUMBER: _ClassVar[int]
+    HIDDEN_SIZE_FIELD_NUMBER: _ClassVar[int]
+    VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_JSON_FIELD_NUMBER: _ClassVar[int]
+    NUM_GROUPS_FIELD_NUMBER: _ClassVar[int]
+    api: int
+    job: str
+    epoch: int
+    fence: int
+    stage: int
+    num_stages: int
+    engine: str
+    config_json: str
+    first: int
+    end: int
+    embedding: bool
+    head: bool
+    dtype: _frame_pb2.DType
+    num_slots: int
+    max_positions: int
+    prefill_chunk: int
+    hidden_size: int
+    vocab_size: int
+    codec: _frame_pb2.Codec
+    weights: _containers.RepeatedScalarFieldContainer[str]
+    options_json: str
+    num_groups: int
+    def __init__(self, api: _Optional[int] = ..., job: _Optional[str] = ..., epoch: _Optional[int] = ..., fence: _Optional[int] = ..., stage: _Optional[int] = ..., num_stages: _Optional[int] = ..., engine: _Optional[str] = ..., config_json: _Optional[str] = ..., first: _Optional[int] = ..., end: _Optional[int] = ..., embedding: bool = ..., head: bool = ..., dtype: _Optional[_Union[_frame_pb2.DType, str]] = ..., num_slots: _Optional[int] = ..., max_positions: _Optional[int] = ..., prefill_chunk: _Optional[int] = ..., hidden_size: _Optional[int] = ..., vocab_size: _Optional[int] = ..., codec: _Optional[_Union[_frame_pb2.Codec, str]] = ..., weights: _Optional[_Iterable[str]] = ..., options_json: _Optional[str] = ..., num_groups: _Optional[int] = ...) -> None: ...
+
+class Connect(_message.Message):
+    __slots__ = ("addresses", "fence", "node")
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    addresses: _containers.RepeatedCompositeFieldContainer[_agent_pb2.Address]
+    fence: int
+    node: str
+    def __init__(self, addresses: _Optional[_Iterable[_Union[_agent_pb2.Address, _Mapping]]] = ..., fence: _Optional[int] = ..., node: _Optional[str] = ...) -> None: ...
+
+class Sampling(_message.Message):
+    __slots__ = ("temperature", "top_p", "top_k", "seed")
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    TOP_P_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    temperature: float
+    top_p: float
+    top_k: int
+    seed: int
+    def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class Admit(_message.Message):
+    __slots__ = ("sequence", "prompt_ids", "sampling", "max_tokens", "eos_ids", "prompt_logits")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_IDS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    EOS_IDS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_LOGITS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    prompt_ids: _containers.RepeatedScalarFieldContainer[int]
+    sampling: Sampling
+    max_tokens: int
+    eos_ids: _containers.RepeatedScalarFieldContainer[int]
+    prompt_logits: bool
+    def __init__(self, sequence: _Optional[int] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., max_tokens: _Optional[int] = ..., eos_ids: _Optional[_Iterable[int]] = ..., prompt_logits: bool = ...) -> None: ...
+
+class Cancel(_message.Message):
+    __slots__ = ("sequence",)
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    def __init__(self, sequence: _Optional[int] = ...) -> None: ...
+
+class MeasureLink(_message.Message):
+    __slots__ = ("addresses", "fence", "node", "frame_bytes", "repeats", "raw_tcp")
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    FRAME_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REPEATS_FIELD_NUMBER: _ClassVar[int]
+    RAW_TCP_FIELD_NUMBER: _ClassVar[int]
+    addresses: _containers.RepeatedCompositeFieldContainer[_agent_pb2.Address]
+    fence: int
+    node: str
+    frame_bytes: int
+    repeats: int
+    raw_tcp: bool
+    def __init__(self, addresses: _Optional[_Iterable[_Union[_agent_pb2.Address, _Mapping]]] = ..., fence: _Optional[int] = ..., node: _Optional[str] = ..., frame_bytes: _Optional[int] = ..., repeats: _Optional[int] = ..., raw_tcp: bool = ...) -> None: ...
+
+class Meter(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Event(_message.Message):
+    __slots__ = ("loading", "loaded", "connected", "token", "logits", "failed", "link_measured", "cancelled", "admitted", "metered")
+    LOADING_FIELD_NUMBER: _ClassVar[int]
+    LOADED_FIELD_NUMBER: _ClassVar[int]
+    CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    LINK_MEASURED_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    ADMITTED_FIELD_NUMBER: _ClassVar[int]
+    METERED_FIELD_NUMBER: _ClassVar[int]
+    loading: Loading
+    loaded: Loaded
+    connected: Connected
+    token: _frame_pb2.SampledToken
+    logits: Logits
+    failed: Failed
+    link_measured: LinkMeasured
+    cancelled: Cancelled
+    admitted: Admitted
+    metered: Metered
+    def __init__(self, loading: _Optional[_Union[Loading, _Mapping]] = ..., loaded: _Optional[_Union[Loaded, _Mapping]] = ..., connected: _Optional[_Union[Connected, _Mapping]] = ..., token: _Optional[_Union[_frame_pb2.SampledToken, _Mapping]] = ..., logits: _Optional[_Union[Logits, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., link_measured: _Optional[_Union[LinkMeasured, _Mapping]] = ..., cancelled: _Optional[_Union[Cancelled, _Mapping]] = ..., admitted: _Optional[_Union[Admitted, _Mapping]] = ..., metered: _Optional[_Union[Metered, _Mapping]] = ...) -> None: ...
+
+class Loading(_message.Message):
+    __slots__ = ("done_bytes", "total_bytes")
+    DONE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    done_bytes: int
+    total_bytes: int
+    def __init__(self, done_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ...) -> None: ...
+
+class Loaded(_message.Message):
+    __slots__ = ("weight_bytes", "kv_bytes", "baseline_bytes", "peak_bytes")
+    WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KV_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    weight_bytes: int
+    kv_bytes: int
+    baseline_bytes: int
+    peak_bytes: int
+    def __init__(self, weight_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., baseline_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ...) -> None: ...
+
+class Connected(_message.Message):
+    __slots__ = ("address",)
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    address: _agent_pb2.Address
+    def __init__(self, address: _Optional[_Union[_agent_pb2.Address, _Mapping]] = ...) -> None: ...
+
+class Admitted(_message.Message):
+    __slots__ = ("sequence",)
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    def __init__(self, sequence: _Optional[int] = ...) -> None: ...
+
+class Logits(_message.Message):
+    __slots__ = ("sequence", "start", "num_rows", "rows")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    NUM_ROWS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    start: int
+    num_rows: int
+    rows: bytes
+    def __init__(self, sequence: _Optional[int] = ..., start: _Optional[int] = ..., num_rows: _Optional[int] = ..., rows: _Optional[bytes] = ...) -> None: ...
+
+class Failed(_message.Message):
+    __slots__ = ("kind", "message")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    message: str
+    def __init__(self, kind: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
+class LinkMeasured(_message.Message):
+    __slots__ = ("address", "bytes_per_s", "latency_s", "raw_tcp_bytes_per_s")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_S_FIELD_NUMBER: _ClassVar[int]
+    RAW_TCP_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    address: _agent_pb2.Address
+    bytes_per_s: float
+    latency_s: float
+    raw_tcp_bytes_per_s: float
+    def __init__(self, address: _Optional[_Union[_agent_pb2.Address, _Mapping]] = ..., bytes_per_s: _Optional[float] = ..., latency_s: _Optional[float] = ..., raw_tcp_bytes_per_s: _Optional[float] = ...) -> None: ...
+
+class Cancelled(_message.Message):
+    __slots__ = ("sequence",)
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    def __init__(self, sequence: _Optional[int] = ...) -> None: ...
+
+class Metered(_message.Message):
+    __slots__ = ("busy_s", "num_frames")
+    BUSY_S_FIELD_NUMBER: _ClassVar[int]
+    NUM_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    busy_s: float
+    num_frames: int
+    def __init__(self, busy_s: _Optional[float] = ..., num_frames: _Optional[int] = ...) -> None: ...
