@@ -1,0 +1,1 @@
+"""Decisions as pure functions: no torch, no sockets, no clock."""

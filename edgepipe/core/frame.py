@@ -1,0 +1,118 @@
+"""What crosses a stage boundary: a header that describes the rows, and the encoded rows.
+
+A frame carries the hidden state of one group of sequences (or one microbatch), packed row by
+row in the order of its spans, or, on the way back from the last stage to the first, the tokens
+that were sampled.
+
+    spans   [{slot 0, start 7, count 1}, {slot 1, start 3, count 1}]
+    shape   [2, hidden]              one row per token of every span
+    payload rows encoded by `codec`  (see edgepipe.codec)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NewType
+
+JobId = NewType("JobId", str)
+SequenceId = NewType("SequenceId", int)
+"""One request, unique within a job."""
+
+
+class DType(StrEnum):
+    """The element types that may cross a boundary."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+    INT64 = "int64"
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per element."""
+        return {"float32": 4, "bfloat16": 2, "float16": 2, "int64": 8}[self.value]
+
+
+class Codec(StrEnum):
+    """How rows are written into a payload; `auto` is resolved before anything is sent."""
+
+    NONE = "none"
+    BF16 = "bf16"
+    INT8 = "int8"
+
+
+class Direction(StrEnum):
+    """Forward carries activations, backward gradients."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+
+
+class FinishReason(StrEnum):
+    """Why a sequence ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """`count` tokens of the sequence in `slot`, from position `start` on.
+
+    A span that starts below the cached length truncates the cache to `start` first.
+    """
+
+    slot: int
+    start: int
+    count: int
+
+    @property
+    def end(self) -> int:
+        """The first position after the span."""
+        return self.start + self.count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledToken:
+    """One token, sampled by the last stage for position `position` of a sequence."""
+
+    sequence: SequenceId
+    slot: int
+    position: int
+    token: int
+    logprob: float
+    finish: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """All of a frame but its payload.
+
+    `shape` and `dtype` describe the decoded tensor; `payload_bytes` and `checksum` (CRC-32) the
+    encoded one. `group` is a decode group or a microbatch; `sequences` names each span's owner.
+    """
+
+    job: JobId
+    epoch: int
+    step: int
+    group: int
+    spans: tuple[Span, ...] = ()
+    sequences: tuple[SequenceId, ...] = ()
+    direction: Direction = Direction.FORWARD
+    shape: tuple[int, ...] = ()
+    dtype: DType = DType.FLOAT32
+    codec: Codec = Codec.NONE
+    payload_bytes: int = 0
+    checksum: int = 0
+    trace_id: int = 0
+    sampled: tuple[SampledToken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """A header and its encoded payload (a contiguous byte buffer, empty for token returns)."""
+
+    header: Header
+    payload: memoryview
