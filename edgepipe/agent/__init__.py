@@ -1,0 +1,1 @@
+"""One machine's daemon: a supervisor, and one worker process per device."""

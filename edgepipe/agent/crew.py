@@ -1,0 +1,90 @@
+"""The workers of one agent: one per device, started again when one dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import structlog
+
+from edgepipe.agent.settings import AgentSettings
+from edgepipe.agent.worker_process import WorkerProcess, WorkerSpec
+from edgepipe.core.profile import DeviceId, DeviceProfile
+from edgepipe.errors import NodeError
+
+RESTART_S = (1.0, 2.0, 5.0, 15.0, 60.0)
+"""The wait before a dead worker is started again: the first time, the second, …"""
+
+_log = structlog.get_logger(__name__)
+
+
+class Crew:
+    """Keeps a worker alive for each device. `fence_of` is what a new one is told first."""
+
+    def __init__(
+        self,
+        devices: Sequence[DeviceProfile],
+        specs: Mapping[DeviceId, WorkerSpec],
+        *,
+        settings: AgentSettings,
+        fence_of: Callable[[DeviceId], int],
+    ) -> None:
+        self._devices = devices
+        self._specs = specs
+        self._settings = settings
+        self._fence_of = fence_of
+        self._workers: dict[DeviceId, WorkerProcess] = {}
+
+    async def start(self) -> None:
+        """Start every worker. Raises NodeError if one does not start."""
+        async with asyncio.TaskGroup() as tasks:
+            for device in self._devices:
+                tasks.create_task(self._start(device.id))
+
+    async def keep(self) -> None:
+        """Start workers again as they die, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for device in self._devices:
+                tasks.create_task(self._keep(device.id))
+
+    async def stop(self) -> None:
+        """End every worker."""
+        await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
+
+    def tell(self, device: DeviceId, fence: int) -> None:
+        """Tell a device's worker who may use it; a dead one is told when it is back."""
+        if device in self._workers:
+            self._workers[device].set_fence(fence)
+
+    def profiles(self) -> tuple[DeviceProfile, ...]:
+        """The devices whose worker is alive."""
+        return tuple(
+            replace(
+                device,
+                port=self._settings.worker_port(index, self._workers[device.id].port),
+                baseline_bytes=self._workers[device.id].baseline_bytes,
+            )
+            for index, device in enumerate(self._devices)
+            if device.id in self._workers
+        )
+
+    async def _start(self, device: DeviceId) -> None:
+        worker = await WorkerProcess.start(self._specs[device])
+        self._workers[device] = worker
+        worker.set_fence(self._fence_of(device))
+        _log.info("worker listens", device=device, pid=worker.pid, port=worker.port)
+
+    async def _keep(self, device: DeviceId) -> None:
+        failures = 0
+        while True:
+            if device in self._workers:
+                code = await self._workers[device].wait()
+                del self._workers[device]
+                _log.error("worker died", device=device, code=code)
+            await asyncio.sleep(RESTART_S[min(failures, len(RESTART_S) - 1)])
+            failures += 1
+            try:
+                await self._start(device)
+            except NodeError as error:
+                _log.error("worker did not start", device=device, because=str(error))

@@ -1,0 +1,286 @@
+"""One job's stage on this device: from its `Load` until the coordinator's stream ends.
+
+The coordinator's commands come in, events go out; both are protobuf here and nowhere deeper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass, field
+
+import grpc
+
+from edgepipe.agent import deploy
+from edgepipe.agent.device import WorkerDevice
+from edgepipe.agent.fence import Fence
+from edgepipe.agent.parking import Parking
+from edgepipe.agent.resident import peak_resident_bytes
+from edgepipe.agent.runner import Outcome, PromptLogits, Runner
+from edgepipe.core.api import API, check_api
+from edgepipe.core.frame import JobId, SequenceId
+from edgepipe.engine.base import Engine, Progress
+from edgepipe.errors import (
+    EdgepipeError,
+    LeaseLost,
+    StageError,
+    StageLost,
+    WireError,
+    first_of,
+)
+from edgepipe.transport import convert, inproc
+from edgepipe.transport.channel import choose_address
+from edgepipe.transport.grpc_link import dial
+from edgepipe.transport.link import Hello, Link
+from edgepipe.transport.measure import measure
+from edgepipe.wire.v1 import stage_pb2
+
+DIAL_DEADLINE_S = 10.0
+UPSTREAM_DEADLINE_S = 30.0
+MAX_PENDING_EVENTS = 4096
+PROGRESS_STEP_BYTES = 16 << 20
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """The state of one Run stream."""
+
+    device: WorkerDevice
+    fence: Fence
+    parking: Parking
+    load: stage_pb2.Load = field(default_factory=stage_pb2.Load)
+    upstream: asyncio.Future[Link] = field(default_factory=asyncio.Future)
+    _downstream: Link | None = None
+    _channel: grpc.aio.Channel | None = None
+    _engine: Engine | None = None
+    _runner: Runner | None = None
+    _events: asyncio.Queue[stage_pb2.Event | None] = field(
+        default_factory=lambda: asyncio.Queue(MAX_PENDING_EVENTS)
+    )
+    _background: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def run(self, commands: AsyncIterator[stage_pb2.Command]) -> None:
+        """Obey commands until their stream ends. A failure becomes the last event."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                async for command in commands:
+                    await self._obey(command, tasks)
+                for task in self._background:
+                    task.cancel()
+        except* EdgepipeError as failures:
+            error = first_of(failures)
+            failed = stage_pb2.Failed(kind=type(error).__name__, message=str(error))
+            self._put(stage_pb2.Event(failed=failed))
+        finally:
+            await self._close()
+
+    async def events(self) -> AsyncIterator[stage_pb2.Event]:
+        """What to tell the coordinator, until the session is over."""
+        while (event := await self._events.get()) is not None:
+            yield event
+
+    async def _obey(self, command: stage_pb2.Command, tasks: asyncio.TaskGroup) -> None:
+        match command.WhichOneof("command"):
+            case "load":
+                await self._load(command.load, tasks)
+            case "connect":
+                self._spawn(tasks, self._serve_ring(command.connect))
+            case "admit":
+                self._admit(command.admit)
+            case "cancel":
+                self._cancel(command.cancel)
+            case "measure_link":
+                self._spawn(tasks, self._measure(command.measure_link))
+            case "meter":
+                self._meter()
+            case _:
+                raise WireError("a command arrived that this version does not know")
+
+    def _spawn(self, tasks: asyncio.TaskGroup, work: Coroutine[None, None, None]) -> None:
+        self._background.append(tasks.create_task(work))
+
+    async def _close(self) -> None:
+        links = [self._downstream]
+        if self.upstream.done() and not self.upstream.cancelled():
+            links.append(self.upstream.result())
+        for link in links:
+            if link is not None:
+                await link.close()
+        if self._channel is not None:
+            await self._channel.close()
+        self.upstream.cancel()
+        self.parking.park()
+        self._put(None)
+
+    def _put(self, event: stage_pb2.Event | None) -> None:
+        try:
+            self._events.put_nowait(event)
+        except asyncio.QueueFull:
+            raise StageError("the coordinator does not read what this stage sends") from None
+
+    # ------------------------------------------------------------------------------- loading
+
+    async def _load(self, load: stage_pb2.Load, tasks: asyncio.TaskGroup) -> None:
+        check_api(load.api)
+        deploy.check(load)
+        await self.fence.require(load.fence)
+        self.load = load
+        self._spawn(tasks, self._watch_lease())
+        self._engine, loaded = await self.parking.load(
+            deploy.weights_key(load),
+            lambda: deploy.make_engine(load.engine, self.device.torch_device),
+            deploy.stage_spec(load, self.device.store),
+            self._progress(),
+        )
+        reply = stage_pb2.Loaded(
+            weight_bytes=loaded.weight_bytes,
+            kv_bytes=loaded.kv_bytes,
+            baseline_bytes=self.device.baseline_bytes,
+            peak_bytes=peak_resident_bytes(),
+        )
+        self._put(stage_pb2.Event(loaded=reply))
+
+    async def _watch_lease(self) -> None:
+        await self.fence.lost(self.load.fence)
+        raise LeaseLost("the lease on this device expired, so its stage stopped; run it again")
+
+    def _progress(self) -> Progress:
+        """Called on the compute thread for every tensor; says something every few megabytes."""
+        loop = asyncio.get_running_loop()
+        reported = 0
+
+        def report(done: int, total: int) -> None:
+            nonlocal reported
+            if done - reported >= PROGRESS_STEP_BYTES or done == total:
+                reported = done
+                loading = stage_pb2.Loading(done_bytes=done, total_bytes=total)
+                loop.call_soon_threadsafe(self._put, stage_pb2.Event(loading=loading))
+
+        return report
+
+    # ------------------------------------------------------------------------------- the ring
+
+    async def _serve_ring(self, connect: stage_pb2.Connect) -> None:
+        """Close the ring on both sides of this stage, then serve it until the job ends."""
+        connected = await self._dial(connect)
+        upstream = await self._await_upstream()
+        self._runner = self._make_runner(upstream)
+        self._put(stage_pb2.Event(connected=connected))
+        await self._runner.run()
+
+    async def _dial(self, connect: stage_pb2.Connect) -> stage_pb2.Connected:
+        if self.load.num_stages == 1:
+            self._downstream, upstream = inproc.pair(deploy.credits(self.load))
+            self.upstream.set_result(upstream)
+            return stage_pb2.Connected()
+        hello = self._hello(connect.fence)
+        address, self._channel = await choose_address(
+            convert.addresses_from_wire(connect.addresses),
+            deadline_s=DIAL_DEADLINE_S,
+            credentials=self.device.credentials,
+            probe=hello,
+        )
+        self._downstream = await dial(
+            self._channel,
+            hello,
+            peer=connect.node,
+            max_frame_bytes=deploy.max_frame_bytes(self.load),
+        )
+        return stage_pb2.Connected(address=convert.address_to_wire(address))
+
+    def _hello(self, fence: int) -> Hello:
+        return Hello(
+            api=API,
+            job=self.load.job,
+            epoch=self.load.epoch,
+            fence=fence,
+            from_stage=self.load.stage,
+            credits=deploy.credits(self.load),
+        )
+
+    async def _await_upstream(self) -> Link:
+        try:
+            async with asyncio.timeout(UPSTREAM_DEADLINE_S):
+                return await asyncio.shield(self.upstream)
+        except TimeoutError:
+            raise StageLost("the stage before this one did not connect; run it again") from None
+
+    def _make_runner(self, upstream: Link) -> Runner:
+        assert self._downstream is not None
+        assert self._engine is not None
+        return Runner(
+            job=JobId(self.load.job),
+            epoch=self.load.epoch,
+            engine=self._engine,
+            device=self.device.torch_device,
+            slowdown=self.device.slowdown,
+            codec=convert.codec_from_wire(self.load.codec),
+            compute=self.device.compute,
+            coding=self.device.coding,
+            intake=deploy.intake(self.load),
+            batching=deploy.batching(self.load),
+            tails=deploy.tails(self.load),
+            upstream=upstream,
+            downstream=self._downstream,
+            emit=self._emit,
+        )
+
+    def _running(self) -> Runner:
+        if self._runner is None:
+            raise WireError("a sequence was sent to a stage that is not connected yet")
+        return self._runner
+
+    def _admit(self, admit: stage_pb2.Admit) -> None:
+        admission = convert.admission_from_wire(admit)
+        if not 0 < len(admit.prompt_ids) < self.load.max_positions:
+            raise WireError(
+                f"a prompt of {len(admit.prompt_ids)} tokens does not fit the stage's "
+                f"{self.load.max_positions} positions"
+            )
+        self._running().admit(admission, admit.prompt_ids)
+        self._put(stage_pb2.Event(admitted=stage_pb2.Admitted(sequence=admit.sequence)))
+
+    def _cancel(self, cancel: stage_pb2.Cancel) -> None:
+        self._running().cancel(SequenceId(cancel.sequence))
+        self._put(stage_pb2.Event(cancelled=stage_pb2.Cancelled(sequence=cancel.sequence)))
+
+    async def _measure(self, request: stage_pb2.MeasureLink) -> None:
+        """Measure the link to another worker with the frames of a boundary."""
+        hello = self._hello(request.fence)
+        address, channel = await choose_address(
+            convert.addresses_from_wire(request.addresses),
+            deadline_s=DIAL_DEADLINE_S,
+            credentials=self.device.credentials,
+            probe=hello,
+        )
+        try:
+            speed = await measure(
+                channel, address, hello, peer=request.node, frame_bytes=request.frame_bytes
+            )
+        finally:
+            await channel.close()
+        measured = stage_pb2.LinkMeasured(
+            address=convert.address_to_wire(address),
+            bytes_per_s=speed.bytes_per_s,
+            latency_s=speed.latency_s,
+            raw_tcp_bytes_per_s=speed.raw_tcp_bytes_per_s,
+        )
+        self._put(stage_pb2.Event(link_measured=measured))
+
+    def _meter(self) -> None:
+        runner = self._running()
+        metered = stage_pb2.Metered(busy_s=runner.busy_s, num_frames=runner.num_frames)
+        self._put(stage_pb2.Event(metered=metered))
+
+    def _emit(self, outcome: Outcome) -> None:
+        match outcome:
+            case PromptLogits():
+                logits = stage_pb2.Logits(
+                    sequence=outcome.sequence,
+                    start=outcome.start,
+                    num_rows=outcome.rows.shape[0],
+                    rows=outcome.rows.tobytes(),
+                )
+                self._put(stage_pb2.Event(logits=logits))
+            case _:
+                self._put(stage_pb2.Event(token=convert.sampled_to_wire(outcome)))

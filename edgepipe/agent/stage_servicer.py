@@ -1,0 +1,97 @@
+"""A worker's gRPC service: one session at a time, and the boundaries that belong to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import structlog
+
+from edgepipe.agent import deploy
+from edgepipe.agent.device import WorkerDevice
+from edgepipe.agent.fence import Fence
+from edgepipe.agent.parking import Parking
+from edgepipe.agent.session import Session
+from edgepipe.core.api import API, check_api
+from edgepipe.errors import LeaseLost
+from edgepipe.transport.grpc_link import SERVICE, Welcome, boundary_handler
+from edgepipe.transport.link import Hello
+from edgepipe.transport.measure import probe_handler
+from edgepipe.wire.v1 import stage_pb2
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_log = structlog.get_logger(__name__)
+
+
+class StageServicer:
+    """Runs what the coordinator of the current lease asks for."""
+
+    def __init__(self, device: WorkerDevice, fence: Fence) -> None:
+        self._device = device
+        self._fence = fence
+        self._parking = Parking(device.compute)
+        self._session: Session | None = None
+        self._free = asyncio.Lock()
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register the service. Frames do not pass through protobuf's own (de)serialisers."""
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Run": grpc.stream_stream_rpc_method_handler(
+                self.run,
+                request_deserializer=stage_pb2.Command.FromString,
+                response_serializer=stage_pb2.Event.SerializeToString,
+            ),
+            "Boundary": boundary_handler(self.accept),
+            "Probe": probe_handler(self.accept_probe),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+    async def run(
+        self, commands: AsyncIterator[stage_pb2.Command], context: Context
+    ) -> AsyncIterator[stage_pb2.Event]:
+        """One job's stage. It waits for the one before to end, which its lost lease sees to."""
+        del context
+        async with self._free:
+            session = Session(device=self._device, fence=self._fence, parking=self._parking)
+            self._session = session
+            running = asyncio.create_task(session.run(commands))
+            try:
+                async for event in session.events():
+                    yield event
+            finally:
+                self._session = None
+                running.cancel()
+                await asyncio.wait({running})
+                _log.info("stage ended", job=session.load.job)
+
+    async def accept(self, hello: Hello) -> Welcome:
+        """Take the boundary of the stage before ours, if it belongs to the running job."""
+        session = await self._check(hello)
+        ours = Hello(
+            api=API,
+            job=hello.job,
+            epoch=session.load.epoch,
+            fence=hello.fence,
+            from_stage=session.load.stage,
+            credits=deploy.credits(session.load),
+        )
+        return Welcome(
+            hello=ours,
+            take=session.upstream.set_result,
+            max_frame_bytes=deploy.max_frame_bytes(session.load),
+        )
+
+    async def accept_probe(self, hello: Hello) -> None:
+        """Whether to answer a measurement: only for whoever leases this device."""
+        await self._check(hello)
+
+    async def _check(self, hello: Hello) -> Session:
+        check_api(hello.api, "the stage before this one")
+        await self._fence.require(hello.fence)
+        session = self._session
+        if session is None or session.load.job != hello.job:
+            raise LeaseLost(f"job {hello.job} has no stage on this device any more")
+        return session

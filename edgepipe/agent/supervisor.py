@@ -1,0 +1,209 @@
+"""The agent's main process: control, health, mDNS and the weight cache. It imports no torch.
+
+supervisor (this process)       Agent service, gRPC health, leases, weights, advertisement
+├── worker of device 0          Stage service, on a port of its own
+└── worker of device 1          …
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Protocol
+
+import grpc
+import structlog
+
+from edgepipe import __version__
+from edgepipe.agent.agent_servicer import AgentServicer
+from edgepipe.agent.crew import Crew
+from edgepipe.agent.devices import Device, find_devices, memory_now, offer
+from edgepipe.agent.host import host_id
+from edgepipe.agent.lease_book import FenceStore, LeaseBook
+from edgepipe.agent.settings import AgentSettings
+from edgepipe.agent.weights import WeightStore
+from edgepipe.agent.worker_process import WorkerSpec
+from edgepipe.core.api import API
+from edgepipe.core.profile import DeviceId, DeviceProfile, NodeId, NodeProfile
+from edgepipe.discovery.addresses import advertised, multicast_hosts, read_interfaces
+from edgepipe.discovery.advertiser import Advertiser
+from edgepipe.discovery.record import Advertisement
+from edgepipe.transport.channel import add_standard_services, bind, create_server
+from edgepipe.wire.v1 import agent_pb2_grpc
+
+SERVICE = "edgepipe.wire.v1.Agent"
+GRACE_S = 3.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Identity(FenceStore, Protocol):
+    """Who this node is, and its fence counter."""
+
+    id: NodeId
+
+
+async def run_agent(
+    settings: AgentSettings, identity: Identity, *, mdns: bool, on_ready: Callable[[int], None]
+) -> None:
+    """Run an agent until SIGTERM or SIGINT.
+
+    Args:
+        settings: see AgentSettings.
+        identity: held by this agent alone.
+        mdns: whether to advertise.
+        on_ready: called with the port once everything listens.
+
+    Raises:
+        UsageError: a device, an interface or a limit that is not here.
+        PortInUse: somebody else listens there.
+        NodeError: a worker did not start.
+    """
+    stop = _stop_on_signals()
+    server = create_server()
+    try:
+        port = bind(server, settings.listen.host, settings.listen.port, None)
+        supervisor = Supervisor(settings, identity, await find_devices(settings), port)
+        supervisor.serve_on(server)
+        await _until(stop, supervisor.run(server, mdns=mdns, on_ready=on_ready))
+        _log.info("agent stops")
+    finally:
+        await server.stop(GRACE_S)
+
+
+class Supervisor:
+    """One agent's parts and how they are tied together."""
+
+    def __init__(
+        self, settings: AgentSettings, identity: Identity, found: Sequence[Device], port: int
+    ) -> None:
+        self._settings = settings
+        self._id = identity.id
+        self._found = found
+        devices = offer(found, settings)
+        self._leases = LeaseBook([device.id for device in devices], identity, self._tell)
+        self._crew = Crew(
+            devices, _specs(settings, devices), settings=settings, fence_of=self._leases.fence
+        )
+        self._interfaces = read_interfaces()
+        self._addresses = advertised(
+            self._interfaces,
+            replace(settings.listen, port=port),
+            only=settings.interface,
+            advertise=settings.advertise,
+        )
+
+    def serve_on(self, server: grpc.aio.Server) -> None:
+        """Register the agent's services."""
+        store = WeightStore(self._settings.home)
+        servicer = AgentServicer(profile=self.profile, leases=self._leases, store=store)
+        agent_pb2_grpc.add_AgentServicer_to_server(servicer, server)
+        add_standard_services(server, [SERVICE])
+
+    async def run(
+        self, server: grpc.aio.Server, *, mdns: bool, on_ready: Callable[[int], None]
+    ) -> None:
+        """Start the workers, serve, advertise; on being cancelled undo it in that order."""
+        try:
+            await self._crew.start()
+            await server.start()
+            async with self._advertising(enabled=mdns), asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._crew.keep())
+                tasks.create_task(self._leases.expire())
+                port = self._addresses[0].port
+                _log.info("agent listens", addresses=[str(a) for a in self._addresses])
+                on_ready(port)
+        finally:
+            await self._crew.stop()
+
+    def profile(self) -> NodeProfile:
+        """This machine as it is now."""
+        free = {device.id: memory_now(device).free_bytes for device in self._found}
+        devices = (
+            replace(
+                device,
+                memory_free_bytes=free[device.id],
+                lease=self._leases.view(device.id),
+            )
+            for device in self._crew.profiles()
+        )
+        return NodeProfile(
+            id=self._id,
+            name=self._settings.name,
+            version=__version__,
+            api=API,
+            cluster=self._settings.cluster,
+            host_id=host_id(),
+            addresses=self._addresses,
+            devices=tuple(devices),
+        )
+
+    def _tell(self, device: DeviceId, fence: int) -> None:
+        self._crew.tell(device, fence)
+
+    @asynccontextmanager
+    async def _advertising(self, *, enabled: bool) -> AsyncIterator[None]:
+        if not enabled:
+            yield
+            return
+        settings = self._settings
+        advertiser = Advertiser(
+            multicast_hosts(self._interfaces, settings.listen.host, only=settings.interface)
+        )
+        await advertiser.start(self._advertisement())
+        try:
+            yield
+        finally:
+            await advertiser.withdraw()
+
+    def _advertisement(self) -> Advertisement:
+        profile = self.profile()
+        return Advertisement(
+            id=profile.id,
+            name=profile.name,
+            version=profile.version,
+            cluster=profile.cluster,
+            api=profile.api,
+            devices=", ".join(f"{device.id} {device.name}" for device in profile.devices),
+            addresses=profile.addresses,
+        )
+
+
+def _specs(settings: AgentSettings, devices: Sequence[DeviceProfile]) -> dict[DeviceId, WorkerSpec]:
+    return {
+        device.id: WorkerSpec(
+            device=device.id,
+            host=settings.listen.host,
+            port=settings.worker_listen(index).port,
+            num_threads=device.num_threads,
+            slowdown=device.slowdown,
+            home=str(settings.home),
+            log_format=settings.log_format,
+        )
+        for index, device in enumerate(devices)
+    }
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:
+    """Run `work` until it ends or `stop` is set, which cancels it."""
+    running = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        running.cancel()
+        await asyncio.wait({running})
+    if not running.cancelled():
+        running.result()

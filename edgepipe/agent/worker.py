@@ -1,0 +1,99 @@
+"""The worker process of one device: `python -m edgepipe.agent.worker`, started by a supervisor.
+
+It says where it listens in one line of JSON on standard output, and obeys its supervisor's lines
+on standard input (see edgepipe.agent.worker_process).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import structlog
+import torch
+
+from edgepipe.agent.compute import ComputeThread
+from edgepipe.agent.device import WorkerDevice
+from edgepipe.agent.fence import Fence
+from edgepipe.agent.lifeline import die_with_parent
+from edgepipe.agent.resident import resident_bytes
+from edgepipe.agent.stage_servicer import StageServicer
+from edgepipe.agent.weights import WeightStore
+from edgepipe.engine.torch.engine import warm_up
+from edgepipe.errors import EdgepipeError
+from edgepipe.obs import logs
+from edgepipe.transport.channel import bind, create_server
+
+_log = structlog.get_logger(__name__)
+
+
+def main() -> None:
+    """Serve one device until the supervisor is gone."""
+    options = _parse()
+    logs.configure(options.log_format, "info", device=options.device)
+    try:
+        asyncio.run(_serve(options))
+    except EdgepipeError as error:
+        _log.error("worker cannot start", because=str(error))
+        sys.exit(error.exit_code)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="edgepipe.agent.worker")
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--slowdown", type=float, required=True)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--log-format", required=True)
+    return parser.parse_args()
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    fence = Fence()
+    die_with_parent(_obey(fence, asyncio.get_running_loop()))
+    server = create_server()
+    port = bind(server, options.host, options.port, None)
+    with ExitStack() as stack:
+        compute = stack.enter_context(ComputeThread("compute"))
+        coding = stack.enter_context(ComputeThread("coding"))
+        await compute.run(lambda: _prepare(options))
+        device = WorkerDevice(
+            torch_device=torch.device(options.device),
+            slowdown=options.slowdown,
+            baseline_bytes=resident_bytes(),
+            store=WeightStore(options.home),
+            compute=compute,
+            coding=coding,
+            credentials=None,
+        )
+        StageServicer(device, fence).add_to(server)
+        await server.start()
+        print(  # noqa: T201 -- the supervisor reads it
+            json.dumps({"port": port, "baseline_bytes": device.baseline_bytes}), flush=True
+        )
+        await server.wait_for_termination()
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    """Load what an engine needs, so that the idle worker's memory is an honest baseline."""
+    torch.set_num_threads(options.threads)
+    warm_up(options.device)
+
+
+def _obey(fence: Fence, loop: asyncio.AbstractEventLoop) -> Callable[[bytes], None]:
+    def on_line(line: bytes) -> None:
+        number = json.loads(line)["fence"]
+        asyncio.run_coroutine_threadsafe(fence.set(number), loop)
+
+    return on_line
+
+
+if __name__ == "__main__":
+    main()

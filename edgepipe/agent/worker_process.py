@@ -1,0 +1,136 @@
+"""A device's worker process, seen from the supervisor.
+
+    supervisor ── stdin: {"fence": 7} ──▶ worker ── stdout: {"port": …, "baseline_bytes": …} ──▶
+
+The worker's standard input is also its lifeline (edgepipe.agent.lifeline); its log goes to
+standard error, which it shares with the supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from edgepipe.core.profile import DeviceId
+from edgepipe.errors import NodeError
+
+START_DEADLINE_S = 120.0
+STOP_DEADLINE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSpec:
+    """How to start a worker."""
+
+    device: DeviceId
+    host: str
+    port: int
+    num_threads: int
+    slowdown: float
+    home: str
+    log_format: str
+
+    @property
+    def command(self) -> Sequence[str]:
+        """The worker's command line."""
+        options = {
+            "--device": self.device,
+            "--host": self.host,
+            "--port": self.port,
+            "--threads": self.num_threads,
+            "--slowdown": self.slowdown,
+            "--home": self.home,
+            "--log-format": self.log_format,
+        }
+        flags = [str(word) for option in options.items() for word in option]
+        return [sys.executable, "-m", "edgepipe.agent.worker", *flags]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Threads are set before the libraries that read them are loaded; none of them spins."""
+        threads = str(self.num_threads)
+        return {
+            **os.environ,
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "KMP_BLOCKTIME": "0",
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+        }
+
+
+class WorkerProcess:
+    """One running worker: `port` is where it listens."""
+
+    def __init__(
+        self, spec: WorkerSpec, process: asyncio.subprocess.Process, ready: dict[str, int]
+    ) -> None:
+        self.spec = spec
+        self.port = ready["port"]
+        self.baseline_bytes = ready["baseline_bytes"]
+        self._process = process
+
+    @classmethod
+    async def start(cls, spec: WorkerSpec) -> Self:
+        """Start a worker and wait until it listens. Raises NodeError if it does not."""
+        process = await asyncio.create_subprocess_exec(
+            *spec.command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=spec.environment,
+        )
+        try:
+            async with asyncio.timeout(START_DEADLINE_S):
+                assert process.stdout is not None
+                line = await process.stdout.readline()
+        except TimeoutError:
+            process.kill()
+            raise NodeError(
+                f"the worker of {spec.device} did not start within {START_DEADLINE_S:.0f} s"
+            ) from None
+        except asyncio.CancelledError:
+            process.kill()
+            raise
+        try:
+            ready = json.loads(line or b"{}")
+            return cls(spec, process, ready)
+        except (ValueError, KeyError):
+            code = await process.wait()
+            raise NodeError(
+                f"the worker of {spec.device} ended with code {code} before it listened; "
+                "its own message stands above"
+            ) from None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def set_fence(self, fence: int) -> None:
+        """Tell the worker who may use its device: 0 for nobody."""
+        assert self._process.stdin is not None
+        if self._process.returncode is None:
+            self._process.stdin.write(json.dumps({"fence": fence}).encode() + b"\n")
+
+    async def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        return await self._process.wait()
+
+    async def stop(self) -> None:
+        """End it: gently, then by force."""
+        if self._process.returncode is not None:
+            return
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            async with asyncio.timeout(STOP_DEADLINE_S):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()

@@ -1,0 +1,82 @@
+"""`edgepipe agent`: the daemon of one machine, in the foreground."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_Text = str | None
+
+
+def agent(
+    *,
+    listen: Annotated[_Text, typer.Option(help="HOST:PORT; port 0 picks one.")] = None,
+    advertise: Annotated[_Text, typer.Option(help="HOST:PORT that others should dial.")] = None,
+    interface: Annotated[_Text, typer.Option(help="Use this network interface alone.")] = None,
+    name: Annotated[
+        _Text, typer.Option(help="What to call this node; default its host name.")
+    ] = None,
+    cluster: Annotated[_Text, typer.Option(help="The cluster that it belongs to.")] = None,
+    peer: Annotated[list[str] | None, typer.Option(help="HOST:PORT of another agent.")] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="cpu, cuda:0 or mps; default all GPUs, else the CPU.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of each device.")] = None,
+    memory: Annotated[
+        list[str] | None, typer.Option(help="6GiB, or cuda:0=6GiB: what may be used.")
+    ] = None,
+    slowdown: Annotated[
+        float | None, typer.Option(help="Compute so many times slower, to emulate a slower device.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Plain text beyond loopback.")
+    ] = False,
+    home: Annotated[Path | None, typer.Option(help="Default EDGEPIPE_HOME.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file of these settings.")] = None,
+    log_format: Annotated[_Text, typer.Option(help="auto, console or json.")] = None,
+    mdns: Annotated[bool, typer.Option("--mdns/--no-mdns", help="Advertise over mDNS.")] = True,
+    private: Annotated[bool, typer.Option("--private", hidden=True)] = False,
+) -> None:
+    """Offer this machine's devices until it is stopped."""
+    import asyncio
+
+    from edgepipe.agent.configuration import load_settings
+    from edgepipe.agent.home import EphemeralIdentity, open_identity
+    from edgepipe.agent.lifeline import die_with_parent
+    from edgepipe.agent.supervisor import run_agent
+    from edgepipe.obs import logs
+
+    settings = load_settings(
+        {
+            "listen": listen,
+            "advertise": advertise,
+            "interface": interface,
+            "name": name,
+            "cluster": cluster,
+            "peer": peer,
+            "device": device,
+            "threads": threads,
+            "memory": memory,
+            "slowdown": slowdown,
+            "insecure": insecure,
+            "home": home,
+            "log_format": log_format,
+        },
+        config,
+    )
+    logs.configure(settings.log_format, "info", node=settings.name)
+    if private:
+        die_with_parent(lambda _: None)
+
+    def on_ready(port: int) -> None:
+        sys.stdout.write(json.dumps({"name": settings.name, "port": port}) + "\n")
+        sys.stdout.flush()
+
+    with (
+        EphemeralIdentity() if private else open_identity(settings.home, settings.name) as identity
+    ):
+        asyncio.run(run_agent(settings, identity, mdns=mdns, on_ready=on_ready))

@@ -1,0 +1,186 @@
+"""Answers: streamed to a terminal, or whole as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from rich.console import Console
+
+from edgepipe.cli.sampling import Wish
+from edgepipe.cli.show import DeployBars, errors, node_rows, print_json
+from edgepipe.cli.tables import nodes_table, plan_table
+from edgepipe.coordinator.generation import Answer, ask, generate
+from edgepipe.coordinator.launch import (
+    How,
+    Interface,
+    Prepared,
+    Running,
+    Where,
+    check_split,
+    open_model,
+    prepare,
+)
+from edgepipe.coordinator.nodes import Roster
+from edgepipe.core.pipeline import Plan, stage_to_json
+
+
+async def answer_once(
+    name: str, prompt: str, wish: Wish, where: Where, how: How, *, raw: bool, json: bool
+) -> None:
+    """`edgepipe run`. Raises what goes wrong, before any agent starts where it can be known."""
+    prepared = await prepare(name, home=where.home)
+    check_split(how, prepared.shape)
+    tokenizer = await asyncio.to_thread(prepared.model.tokenizer)
+    prompt_ids = tokenizer.prompt_ids(prompt, raw=raw)
+    asked = wish.asked(prepared.model, prompt_ids, prepared.shape.max_positions, 1)
+    answer = ask(tokenizer, asked)
+    max_positions = len(prompt_ids) + asked.max_tokens
+    async with deployed(prepared, where, how, max_positions, quiet=json) as running:
+        await stream(running, answer, quiet=json)
+        if json:
+            print_json(answer_json(running, answer))
+        else:
+            errors().print(figures(answer), style="dim")
+
+
+@asynccontextmanager
+async def deployed(
+    prepared: Prepared, where: Where, how: How, max_positions: int, *, quiet: bool
+) -> AsyncIterator[Running]:
+    """The running model, with its plan and progress shown on standard error unless `quiet`."""
+    interface = Shown(errors(), quiet=quiet)
+    try:
+        async with open_model(
+            prepared, where, how, max_positions=max_positions, interface=interface
+        ) as running:
+            yield running
+    finally:
+        interface.deployed()
+
+
+async def stream(running: Running, answer: Answer, *, quiet: bool) -> None:
+    """Generate an answer; its text goes to standard output as it comes, unless `quiet`."""
+    async for piece in generate(running.pipeline, answer):
+        if not quiet:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    if not quiet:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+
+
+def figures(answer: Answer) -> str:
+    """The line below an answer."""
+    return (
+        f"{len(answer.token_ids)} tokens, {answer.tokens_per_s:.1f} tokens/s, "
+        f"first token after {answer.ttft_s:.2f} s"
+    )
+
+
+def answer_json(running: Running, answer: Answer) -> dict[str, Any]:
+    """The document of `edgepipe run --json`."""
+    asked = answer.asked
+    return {
+        "text": answer.text,
+        "token_ids": answer.token_ids,
+        "prompt_token_ids": list(asked.prompt_ids),
+        "prompt_tokens": len(asked.prompt_ids),
+        "finish_reason": answer.finish,
+        "seed": asked.sampling.seed,
+        "codec": running.pipeline.deployment.stages[0].codec,
+        "dtype": running.plan.inputs.dtype,
+        "plan": stages_json(running),
+        "predicted_tokens_per_s": None,
+        "measured_tokens_per_s": answer.tokens_per_s,
+        "ttft_s": answer.ttft_s,
+    }
+
+
+def stages_json(running: Running) -> list[dict[str, Any]]:
+    """The plan's stages, and what each one really holds."""
+    places = running.pipeline.deployment.stages
+    stages = []
+    for index, stage in enumerate(running.plan.stages):
+        client = running.pipeline.clients[index]
+        assert client.memory is not None
+        stages.append(
+            {
+                **stage_to_json(stage),
+                "weight_bytes": client.memory.weight_bytes,
+                "kv_bytes": client.memory.kv_bytes,
+                "baseline_bytes": client.memory.baseline_bytes,
+                "peak_bytes": client.memory.peak_bytes,
+                "codec_forward": places[index].codec,
+                "reached": None if client.reached is None else str(client.reached),
+            }
+        )
+    return stages
+
+
+class Shown(Interface):
+    """Plan and progress on a console."""
+
+    def __init__(self, console: Console, *, quiet: bool, nodes: bool = False) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._nodes = nodes
+        self._bars: DeployBars | None = None
+
+    def planned(self, chosen: Plan, roster: Roster) -> None:
+        """Show the plan, and the nodes before it where they are wanted."""
+        if self._quiet:
+            return
+        if self._nodes:
+            self._console.print(nodes_table(node_rows(roster)))
+        self._console.print(plan_table(chosen))
+        self._bars = DeployBars(self._console, [stage.node for stage in chosen.stages])
+        self._bars.start()
+
+    def deployed(self) -> None:
+        """Take the progress away."""
+        if self._bars is not None:
+            self._bars.stop()
+
+    def hashing(self, done_bytes: int, total_bytes: int) -> None:
+        """See Interface."""
+        if self._bars is not None:
+            self._bars.hashing(done_bytes, total_bytes)
+
+    def sending(self, stage: int, done_bytes: int, total_bytes: int) -> None:
+        """See Progress."""
+        if self._bars is not None:
+            self._bars.sending(stage, done_bytes, total_bytes)
+
+    def loading(self, stage: int, done_bytes: int, total_bytes: int) -> None:
+        """See Progress."""
+        if self._bars is not None:
+            self._bars.loading(stage, done_bytes, total_bytes)
+
+
+async def answer_demo(question: str, wish: Wish, where: Where, how: How) -> None:
+    """`edgepipe demo`: everything is shown, then the answer, then its figures."""
+    prepared = await prepare("smollm2-135m", home=where.home)
+    tokenizer = await asyncio.to_thread(prepared.model.tokenizer)
+    prompt_ids = tokenizer.prompt_ids(question)
+    asked = wish.asked(prepared.model, prompt_ids, prepared.shape.max_positions, 1)
+    answer = ask(tokenizer, asked)
+    console = errors()
+    console.print(f"Starting {where.local} private agents and looking for them over mDNS …")
+    interface = Shown(console, quiet=False, nodes=True)
+    try:
+        async with open_model(
+            prepared,
+            where,
+            how,
+            max_positions=len(prompt_ids) + asked.max_tokens,
+            interface=interface,
+        ) as running:
+            console.print(f"\n[bold]{question}[/bold]\n")
+            await stream(running, answer, quiet=False)
+            console.print(f"\n{figures(answer)}", style="green")
+    finally:
+        interface.deployed()

@@ -1,0 +1,98 @@
+"""`edgepipe bench`: measured figures."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgepipe.cli import options
+
+bench = typer.Typer(no_args_is_help=True, help="Measure what is here, beside its bound.")
+
+
+@bench.command()
+def decode(
+    model: Annotated[
+        str | None, typer.Argument(help="Not needed with --engine emulated.", metavar="[MODEL]")
+    ] = None,
+    *,
+    streams: Annotated[str, typer.Option(help="1,2,4: sequences at once.")] = "1",
+    tokens: Annotated[int, typer.Option(help="Tokens of each sequence.")] = 128,
+    prompt_tokens: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 64,
+    stage_ms: Annotated[
+        str | None, typer.Option(help="10,20: milliseconds of each emulated stage.")
+    ] = None,
+    cluster: options.Cluster = "default",
+    peer: options.Peer = None,
+    local: options.Local = None,
+    threads: options.Threads = None,
+    slowdown: options.Slowdown = None,
+    stages: options.Stages = None,
+    nodes: options.Nodes = None,
+    split: options.Split = None,
+    strategy: options.StrategyOption = None,
+    engine: options.EngineOption = "auto",
+    dtype: options.Dtype = "auto",
+    codec: options.CodecOption = "auto",
+    json: options.Json = False,
+    insecure: options.Insecure = False,
+) -> None:
+    """Tokens per second, and what a stage and a hop take."""
+    import asyncio
+
+    from edgepipe.cli.benches import DecodeBench, bench_decode
+    from edgepipe.core.pipeline import Objective
+    from edgepipe.errors import UsageError
+
+    del insecure
+    if engine == "emulated" and model is not None:
+        raise UsageError("--engine emulated computes nothing: leave the model out")
+    if engine != "emulated" and model is None:
+        raise UsageError("name a model, or measure the runtime alone with --engine emulated")
+    if engine != "emulated" and stage_ms is not None:
+        raise UsageError("--stage-ms is for --engine emulated")
+    if engine != "emulated":
+        options.check_engine(engine)
+    work = DecodeBench(
+        model=model,
+        streams=options.numbers(streams, "--streams", int),
+        num_tokens=tokens,
+        prompt_tokens=prompt_tokens,
+        stage_ms=options.numbers(stage_ms or "0", "--stage-ms", float),
+    )
+    where = options.where(
+        cluster=cluster, peer=peer, local=local, threads=threads, slowdown=slowdown
+    )
+    how = options.how(
+        local=local,
+        stages=stages,
+        nodes=nodes,
+        split=split,
+        strategy=strategy,
+        objective=Objective.LATENCY,
+        plan=None,
+        dtype=dtype,
+        codec=codec,
+    )
+    asyncio.run(bench_decode(work, where, how, json=json))
+
+
+@bench.command()
+def link(
+    *,
+    frame_mib: Annotated[int, typer.Option(help="Size of the frame that is sent.")] = 16,
+    cluster: options.Cluster = "default",
+    peer: options.Peer = None,
+    local: options.Local = None,
+    json: options.Json = False,
+    insecure: options.Insecure = False,
+) -> None:
+    """Every link both ways, with real frames, beside one raw TCP stream."""
+    import asyncio
+
+    from edgepipe.cli.benches import bench_link
+
+    del insecure
+    where = options.where(cluster=cluster, peer=peer, local=local, threads=None, slowdown=None)
+    asyncio.run(bench_link(where, frame_bytes=frame_mib << 20, json=json))

@@ -1,0 +1,169 @@
+"""The benchmarks' tables and documents."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from edgepipe.cli.answering import deployed
+from edgepipe.cli.show import print_json
+from edgepipe.coordinator.benchmark import DecodeFigures, measure_decode, measure_prefill
+from edgepipe.coordinator.emulated import VOCAB_SIZE, emulated_deployment
+from edgepipe.coordinator.launch import How, Where, open_cluster, prepare
+from edgepipe.coordinator.pipeline import Pipeline, open_pipeline
+from edgepipe.coordinator.progress import Silent
+from edgepipe.coordinator.stage_client import LinkFigures
+from edgepipe.errors import PlanError
+
+WARM_UP_TOKENS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeBench:
+    """What to measure; without a model, the runtime alone."""
+
+    model: str | None
+    streams: Sequence[int]
+    num_tokens: int
+    prompt_tokens: int
+    stage_ms: Sequence[float]
+
+    @property
+    def max_positions(self) -> int:
+        """Room for a prompt and its answer."""
+        return self.prompt_tokens + self.num_tokens
+
+
+async def bench_decode(work: DecodeBench, where: Where, how: How, *, json: bool) -> None:
+    """`edgepipe bench decode`."""
+    how = replace(how, num_slots=max(work.streams))
+    async with _pipeline(work, where, how) as (pipeline, vocab_size):
+        prompt = [1 + i % (vocab_size - 1) for i in range(work.prompt_tokens)]
+        await measure_decode(
+            pipeline, streams=1, num_tokens=WARM_UP_TOKENS, prompt_ids=prompt, base=1
+        )
+        prefill = await measure_prefill(pipeline, prompt_ids=prompt, base=2)
+        figures = []
+        for index, streams in enumerate(work.streams):
+            figures.append(
+                await measure_decode(
+                    pipeline,
+                    streams=streams,
+                    num_tokens=work.num_tokens,
+                    prompt_ids=prompt,
+                    base=1000 * (index + 1),
+                )
+            )
+    if json:
+        decode = [asdict(each) for each in figures]
+        print_json({"decode": decode, "prefill_tokens_per_s": prefill})
+    else:
+        Console().print(_decode_table(figures))
+
+
+@asynccontextmanager
+async def _pipeline(
+    work: DecodeBench, where: Where, how: How
+) -> AsyncIterator[tuple[Pipeline, int]]:
+    if work.model is not None:
+        prepared = await prepare(work.model, home=where.home)
+        async with deployed(prepared, where, how, work.max_positions, quiet=True) as running:
+            yield running.pipeline, prepared.shape.vocab_size
+        return
+    async with open_cluster(where) as roster:
+        deployment = emulated_deployment(
+            roster,
+            num_stages=how.num_stages,
+            stage_s=[ms / 1000 for ms in work.stage_ms],
+            num_slots=how.num_slots,
+            max_positions=work.max_positions,
+            prefill_chunk=how.prefill_chunk,
+            codec=how.codec,
+        )
+        async with open_pipeline(deployment, roster.nodes, Silent()) as pipeline:
+            yield pipeline, VOCAB_SIZE
+
+
+def _decode_table(figures: Sequence[DecodeFigures]) -> Table:
+    table = Table(box=box.SIMPLE)
+    for heading in ("streams", "tokens/s", "bound", "first token p50", "p99", "busy", "hop"):
+        table.add_column(heading, justify="right")
+    for each in figures:
+        table.add_row(
+            str(each.streams),
+            f"{each.tokens_per_s:.1f}",
+            f"{each.bound_tokens_per_s:.1f}" if each.bound_tokens_per_s else "-",
+            f"{each.ttft_p50_s * 1000:.0f} ms",
+            f"{each.ttft_p99_s * 1000:.0f} ms",
+            " ".join(f"{busy:.0%}" for busy in each.busy),
+            f"{each.hop_overhead_s * 1000:.2f} ms" if each.streams == 1 else "-",
+        )
+    return table
+
+
+async def bench_link(where: Where, *, frame_bytes: int, json: bool) -> None:
+    """`edgepipe bench link`: every pair, both ways, one after another."""
+    async with open_cluster(where) as roster:
+        deployment = emulated_deployment(
+            roster,
+            num_stages=None,
+            stage_s=[0.0],
+            num_slots=1,
+            max_positions=1,
+            prefill_chunk=1,
+            codec=None,
+        )
+        if len(deployment.stages) < 2:
+            raise PlanError("a link has two ends, and only one device is free")
+        names = [stage.node.name for stage in deployment.stages]
+        async with open_pipeline(deployment, roster.nodes, Silent()) as pipeline:
+            rows = [
+                (
+                    names[source],
+                    names[target],
+                    await pipeline.measure_link(source, target, frame_bytes),
+                )
+                for source in range(len(names))
+                for target in range(len(names))
+                if source != target
+            ]
+    if json:
+        print_json({"links": [_link_json(*row) for row in rows]})
+    else:
+        Console().print(_link_table(rows))
+
+
+def _link_json(source: str, target: str, figures: LinkFigures) -> dict[str, Any]:
+    return {
+        "from": source,
+        "to": target,
+        "address": str(figures.address),
+        "bytes_per_s": figures.bytes_per_s,
+        "latency_s": figures.latency_s,
+        "raw_tcp_bytes_per_s": figures.raw_tcp_bytes_per_s,
+    }
+
+
+def _link_table(rows: Sequence[tuple[str, str, LinkFigures]]) -> Table:
+    table = Table(box=box.SIMPLE)
+    for heading in ("from", "to", "address"):
+        table.add_column(heading)
+    for heading in ("MB/s", "of raw TCP", "latency"):
+        table.add_column(heading, justify="right")
+    for source, target, figures in rows:
+        share = figures.bytes_per_s / figures.raw_tcp_bytes_per_s
+        table.add_row(
+            source,
+            target,
+            str(figures.address),
+            f"{figures.bytes_per_s / 1e6:.1f}",
+            f"{share:.0%}",
+            f"{figures.latency_s * 1000:.2f} ms",
+        )
+    return table

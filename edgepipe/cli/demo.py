@@ -1,0 +1,21 @@
+"""`make demo`: three agents on this machine, one model across them, one answer."""
+
+from __future__ import annotations
+
+QUESTION = "Why is the sky blue? Answer in two sentences."
+NUM_AGENTS = 3
+MAX_TOKENS = 96
+
+
+def demo() -> None:
+    """Spread SmolLM2-135M over three private agents, found over mDNS, and ask it something."""
+    import asyncio
+
+    from edgepipe.cli import options
+    from edgepipe.cli.answering import answer_demo
+    from edgepipe.cli.sampling import Wish
+    from edgepipe.coordinator.launch import How, Where
+
+    where = Where(home=options.home(), local=NUM_AGENTS, mdns=True)
+    wish = Wish(max_tokens=MAX_TOKENS, temperature=0.0, top_p=None, top_k=None, seed=0, stops=())
+    asyncio.run(answer_demo(QUESTION, wish, where, How(num_stages=NUM_AGENTS)))

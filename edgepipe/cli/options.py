@@ -1,0 +1,218 @@
+"""Options that several commands share, and what they mean to the coordinator."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from edgepipe.core.frame import Codec, DType
+from edgepipe.core.pipeline import Objective, Plan, Strategy
+from edgepipe.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgepipe.coordinator.launch import How, Where
+
+N = TypeVar("N", int, float)
+C = TypeVar("C", DType, Codec)
+
+_DEVICES = "Devices"
+_CUT = "How the model is cut"
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="A folder, a .gguf file, a Hugging Face id, or smollm2-135m.", metavar="MODEL"
+    ),
+]
+Cluster = Annotated[
+    str,
+    typer.Option(envvar="EDGEPIPE_CLUSTER", help="Whose agents to use.", rich_help_panel=_DEVICES),
+]
+Peer = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="EDGEPIPE_PEER",
+        help="HOST:PORT of an agent that mDNS does not find. Repeatable.",
+        rich_help_panel=_DEVICES,
+    ),
+]
+Local = Annotated[
+    int | None,
+    typer.Option(
+        help="Start N private agents on this machine and use them all.", rich_help_panel=_DEVICES
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option(help="CPU threads of each private agent.", rich_help_panel=_DEVICES)
+]
+Slowdown = Annotated[
+    str | None,
+    typer.Option(
+        help="1,1,2: how much slower each private agent computes.", rich_help_panel=_DEVICES
+    ),
+]
+Stages = Annotated[int | None, typer.Option(help="Exactly so many stages.", rich_help_panel=_CUT)]
+Nodes = Annotated[
+    str | None, typer.Option(help="a,b,c: these nodes, in this order.", rich_help_panel=_CUT)
+]
+Split = Annotated[
+    str | None,
+    typer.Option(help="10,20: the layers at which a new stage begins.", rich_help_panel=_CUT),
+]
+StrategyOption = Annotated[
+    Strategy | None,
+    typer.Option("--strategy", help="How layers are shared out.", rich_help_panel=_CUT),
+]
+ObjectiveOption = Annotated[
+    Objective,
+    typer.Option("--objective", help="What the plan is to be good at.", rich_help_panel=_CUT),
+]
+PlanFile = Annotated[
+    Path | None, typer.Option("--plan", help="Use a plan that was saved.", rich_help_panel=_CUT)
+]
+Dtype = Annotated[
+    str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=_CUT)
+]
+CodecOption = Annotated[
+    str,
+    typer.Option(
+        "--codec", help="auto, none, bf16 or int8: how activations travel.", rich_help_panel=_CUT
+    ),
+]
+EngineOption = Annotated[str, typer.Option("--engine", help="auto or torch.", rich_help_panel=_CUT)]
+_ANSWER = "The answer"
+MaxTokens = Annotated[
+    int | None, typer.Option(help="At most so many tokens.", rich_help_panel=_ANSWER)
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(help="0 is greedy. Default: the model's own, else 0.", rich_help_panel=_ANSWER),
+]
+TopP = Annotated[float | None, typer.Option(help="Nucleus.", rich_help_panel=_ANSWER)]
+TopK = Annotated[int | None, typer.Option(help="0 is off.", rich_help_panel=_ANSWER)]
+Seed = Annotated[
+    int | None, typer.Option(help="The same seed gives the same answer.", rich_help_panel=_ANSWER)
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(help="End the answer before this text. Repeatable.", rich_help_panel=_ANSWER),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Insecure = Annotated[
+    bool,
+    typer.Option("--insecure", help="Accept plain text beyond loopback.", rich_help_panel=_DEVICES),
+]
+
+
+def check_engine(engine: str) -> None:
+    """Raise UsageError for an engine that no agent has."""
+    if engine not in {"auto", "torch"}:
+        raise UsageError(f"--engine is auto or torch, not {engine!r}")
+
+
+def home() -> Path:
+    """EDGEPIPE_HOME, else the platform's place for an application's data."""
+    import platformdirs
+
+    default = platformdirs.user_data_dir("edgepipe", appauthor=False)
+    return Path(os.environ.get("EDGEPIPE_HOME") or default)
+
+
+def where(
+    *,
+    cluster: str,
+    peer: list[str] | None,
+    local: int | None,
+    threads: int | None,
+    slowdown: str | None,
+) -> Where:
+    """Which machines to use. Raises UsageError."""
+    from edgepipe.coordinator.launch import Where
+    from edgepipe.discovery.peers import parse_peers
+
+    if local is None and (threads is not None or slowdown is not None):
+        raise UsageError("--threads and --slowdown are for the private agents of --local")
+    if local is not None and peer:
+        raise UsageError("--local uses private agents only: leave out --peer")
+    return Where(
+        home=home(),
+        cluster=cluster,
+        peers=parse_peers(tuple(peer or ())),
+        local=local,
+        threads=threads,
+        slowdowns=numbers(slowdown, "--slowdown", float),
+    )
+
+
+def how(
+    *,
+    local: int | None,
+    stages: int | None,
+    nodes: str | None,
+    split: str | None,
+    strategy: Strategy | None,
+    objective: Objective,
+    plan: Path | None,
+    dtype: str,
+    codec: str,
+) -> How:
+    """How to cut the model. Raises UsageError."""
+    from edgepipe.coordinator.launch import How
+
+    cuts = numbers(split, "--split", int) if split is not None else None
+    if local is not None and stages not in {None, local}:
+        raise UsageError(f"--local {local} makes {local} stages, not the {stages} of --stages")
+    if local is not None and cuts is not None and len(cuts) + 1 != local:
+        raise UsageError(
+            f"--local {local} makes {local} stages, but --split {split} makes {len(cuts) + 1}"
+        )
+    return How(
+        objective=objective,
+        strategy=strategy,
+        num_stages=local if local is not None else stages,
+        nodes=tuple(nodes.split(",")) if nodes else None,
+        split=cuts,
+        pinned=_read_plan(plan) if plan is not None else None,
+        dtype=_choice(dtype, DType, ("float32", "bfloat16", "float16"), "--dtype"),
+        codec=_choice(codec, Codec, tuple(Codec), "--codec"),
+    )
+
+
+def numbers(text: str | None, what: str, kind: Callable[[str], N]) -> tuple[N, ...]:
+    """`1,2,3` as numbers, none for None."""
+    if text is None:
+        return ()
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{what} wants numbers with commas between them, not {text!r}") from None
+
+
+def _choice(text: str, kind: Callable[[str], C], choices: Collection[str], what: str) -> C | None:
+    """One of a closed set, None for `auto`."""
+    if text == "auto":
+        return None
+    if text not in choices:
+        raise UsageError(f"{what} is one of auto, {', '.join(choices)}, not {text!r}")
+    return kind(text)
+
+
+def _read_plan(file: Path) -> Plan:
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--plan {file} cannot be read: {error}") from None
+    return Plan.loads(text)
+
+
+def write_plan(file: Path, plan: Plan) -> None:
+    """Save a plan. Raises UsageError where that cannot be done."""
+    try:
+        file.write_text(json.dumps(plan.to_json(), indent=2) + "\n")
+    except OSError as error:
+        raise UsageError(f"--save {file} cannot be written: {error.strerror}") from None

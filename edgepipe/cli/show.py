@@ -1,0 +1,85 @@
+"""Where things are shown: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+
+from edgepipe.cli.tables import NodeRow
+from edgepipe.coordinator.nodes import Roster
+
+
+def errors() -> Console:
+    """The console for progress and notes; rich honours NO_COLOR."""
+    return Console(stderr=True)
+
+
+def print_json(document: Any) -> None:
+    """The one document of `--json`."""
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def node_rows(roster: Roster) -> list[NodeRow]:
+    """The members of a cluster as the tables show them."""
+    members = sorted(roster.state.members.values(), key=lambda member: member.name)
+    return [
+        NodeRow(
+            profile=member.profile,
+            name=member.name,
+            addresses=(
+                member.profile.addresses
+                if member.profile is not None
+                else member.sighting.addresses
+            ),
+            state=member.state,
+            reason=member.reason,
+        )
+        for member in members
+    ]
+
+
+class DeployBars:
+    """Progress bars of a deployment, one per stage; they vanish when it runs."""
+
+    def __init__(self, console: Console, names: list[str]) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            console=console,
+            transient=True,
+        )
+        self._names = names
+        self._tasks: dict[tuple[str, int], TaskID] = {}
+
+    def start(self) -> None:
+        """Show them."""
+        self._progress.start()
+
+    def stop(self) -> None:
+        """Take the bars away."""
+        self._progress.stop()
+
+    def hashing(self, done_bytes: int, total_bytes: int) -> None:
+        """The model's files, read once to name their parts."""
+        self._show("reading", -1, "the model", done_bytes, total_bytes)
+
+    def sending(self, stage: int, done_bytes: int, total_bytes: int) -> None:
+        """See coordinator.progress.Progress."""
+        self._show("sending to", stage, self._names[stage], done_bytes, total_bytes)
+
+    def loading(self, stage: int, done_bytes: int, total_bytes: int) -> None:
+        """See coordinator.progress.Progress."""
+        self._show("loading on", stage, self._names[stage], done_bytes, total_bytes)
+
+    def _show(self, verb: str, stage: int, name: str, done: int, total: int) -> None:
+        if not total:
+            return
+        key = (verb, stage)
+        if key not in self._tasks:
+            self._tasks[key] = self._progress.add_task(f"{verb} {name}", total=total)
+        self._progress.update(self._tasks[key], completed=done, total=total)

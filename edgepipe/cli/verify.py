@@ -1,0 +1,58 @@
+"""`edgepipe verify MODEL`: the pipeline against one process."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgepipe.cli import options
+from edgepipe.core.pipeline import Objective
+
+
+def verify(
+    model: options.Model,
+    *,
+    prompt: Annotated[
+        str, typer.Option(help="The text whose logits are compared.")
+    ] = "The quick brown fox jumps over the lazy dog, and then it rests in the shade of a tree.",
+    cluster: options.Cluster = "default",
+    peer: options.Peer = None,
+    local: options.Local = None,
+    threads: options.Threads = None,
+    slowdown: options.Slowdown = None,
+    stages: options.Stages = None,
+    nodes: options.Nodes = None,
+    split: options.Split = None,
+    strategy: options.StrategyOption = None,
+    plan: options.PlanFile = None,
+    dtype: options.Dtype = "auto",
+    codec: options.CodecOption = "none",
+    json: options.Json = False,
+    insecure: options.Insecure = False,
+) -> None:
+    """Compare the pipeline's logits with those of the whole model in this process.
+
+    Holds the whole model here: meant for small ones.
+    """
+    import asyncio
+
+    from edgepipe.cli.verifying import verify_logits
+
+    del insecure
+    where = options.where(
+        cluster=cluster, peer=peer, local=local, threads=threads, slowdown=slowdown
+    )
+    how = options.how(
+        local=local,
+        stages=stages,
+        nodes=nodes,
+        split=split,
+        strategy=strategy,
+        objective=Objective.LATENCY,
+        plan=plan,
+        dtype=dtype,
+        codec=codec,
+    )
+    if not asyncio.run(verify_logits(model, prompt, where, how, json=json)):
+        raise typer.Exit(1)

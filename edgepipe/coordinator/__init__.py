@@ -1,0 +1,1 @@
+"""The job's shell: it finds devices, plans, deploys and generates."""

@@ -1,0 +1,226 @@
+"""The coordinator's end of one stage: its Run stream, as core events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from edgepipe.coordinator.deployment import Deployment
+from edgepipe.core.api import API
+from edgepipe.core.frame import SequenceId
+from edgepipe.core.job import (
+    Event,
+    Request,
+    SequenceAdmitted,
+    StageConnected,
+    StageLoaded,
+    TokenSampled,
+)
+from edgepipe.core.profile import Address
+from edgepipe.errors import StageLost
+from edgepipe.transport import convert, status
+from edgepipe.wire.v1 import stage_pb2, stage_pb2_grpc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptLogits:
+    """Logits of a prompt's positions from `start` on, float32 [rows, vocab]."""
+
+    sequence: SequenceId
+    start: int
+    rows: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageMemory:
+    """What a stage reported when it was loaded, in bytes."""
+
+    weight_bytes: int
+    kv_bytes: int
+    baseline_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkFigures:
+    """One direction of one pair, measured with real frames."""
+
+    address: Address
+    bytes_per_s: float
+    latency_s: float
+    raw_tcp_bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageMeter:
+    """What a stage's compute thread has done since it was loaded."""
+
+    stage: int
+    busy_s: float
+    num_frames: int
+
+
+Report = PromptLogits | LinkFigures | StageMeter
+"""What a stage says beside the job's own events."""
+
+
+@dataclass(slots=True, kw_only=True)
+class StageClient:
+    """Commands go out in the order they are given; what comes back is posted as events.
+
+    `stage` is its index in the ring and `who` its name in sentences.
+    """
+
+    stage: int
+    who: str
+    channel: grpc.aio.Channel
+    post: Callable[[Event | Report], None]
+    on_loading: Callable[[int, int, int], None]
+    memory: StageMemory | None = None
+    reached: Address | None = None
+    _commands: asyncio.Queue[stage_pb2.Command | None] = field(default_factory=asyncio.Queue)
+
+    async def run(self) -> None:
+        """Serve the stream until `close`. Raises what the stage failed with, or StageLost."""
+        stub = stage_pb2_grpc.StageStub(self.channel)
+        try:
+            async for event in stub.Run(self._outgoing()):
+                self._take(event)
+        except grpc.aio.AioRpcError as error:
+            raise status.from_rpc_error(error, self.who) from error
+        raise StageLost(f"{self.who} ended its stage; see its log")
+
+    def close(self) -> None:
+        """End the stage: nothing is sent after this."""
+        self._commands.put_nowait(None)
+
+    async def _outgoing(self) -> AsyncIterator[stage_pb2.Command]:
+        while (command := await self._commands.get()) is not None:
+            yield command
+
+    def _send(self, command: stage_pb2.Command) -> None:
+        self._commands.put_nowait(command)
+
+    # ------------------------------------------------------------------------------- commands
+
+    def load(self, deployment: Deployment, fence: int) -> None:
+        """Have the stage load its layers."""
+        place = deployment.stages[self.stage]
+        load = stage_pb2.Load(
+            api=API,
+            job=deployment.job,
+            epoch=deployment.epoch,
+            fence=fence,
+            stage=self.stage,
+            num_stages=len(deployment.stages),
+            engine=deployment.engine,
+            config_json=json.dumps(deployment.config, sort_keys=True),
+            first=place.first,
+            end=place.end,
+            embedding=place.embedding,
+            head=place.head,
+            dtype=convert.dtype_to_wire(deployment.dtype),
+            num_slots=deployment.num_slots,
+            max_positions=deployment.max_positions,
+            prefill_chunk=deployment.prefill_chunk,
+            hidden_size=deployment.hidden_size,
+            vocab_size=deployment.vocab_size,
+            codec=convert.codec_to_wire(place.codec),
+            weights=[part.sha256 for part in place.parts],
+            options_json=json.dumps(place.options, sort_keys=True),
+            num_groups=deployment.num_groups,
+        )
+        self._send(stage_pb2.Command(load=load))
+
+    def connect(self, addresses: tuple[Address, ...], fence: int, node: str) -> None:
+        """Have the stage dial the next one."""
+        connect = stage_pb2.Connect(
+            addresses=[convert.address_to_wire(address) for address in addresses],
+            fence=fence,
+            node=node,
+        )
+        self._send(stage_pb2.Command(connect=connect))
+
+    def admit(self, request: Request) -> None:
+        """Tell the stage of a sequence."""
+        self._send(stage_pb2.Command(admit=convert.request_to_wire(request)))
+
+    def cancel(self, sequence: SequenceId) -> None:
+        """Have the stage forget a sequence."""
+        self._send(stage_pb2.Command(cancel=stage_pb2.Cancel(sequence=sequence)))
+
+    def measure_link(
+        self, addresses: tuple[Address, ...], *, fence: int, node: str, frame_bytes: int
+    ) -> None:
+        """Have the stage measure the link to another one."""
+        measure = stage_pb2.MeasureLink(
+            addresses=[convert.address_to_wire(address) for address in addresses],
+            fence=fence,
+            node=node,
+            frame_bytes=frame_bytes,
+        )
+        self._send(stage_pb2.Command(measure_link=measure))
+
+    def meter(self) -> None:
+        """Ask what the stage has done."""
+        self._send(stage_pb2.Command(meter=stage_pb2.Meter()))
+
+    # --------------------------------------------------------------------------------- events
+
+    def _take(self, event: stage_pb2.Event) -> None:
+        match event.WhichOneof("event"):
+            case "token":
+                self.post(TokenSampled(sampled=convert.sampled_from_wire(event.token)))
+            case "admitted":
+                sequence = SequenceId(event.admitted.sequence)
+                self.post(SequenceAdmitted(stage=self.stage, sequence=sequence))
+            case "loading":
+                loading = event.loading
+                self.on_loading(self.stage, loading.done_bytes, loading.total_bytes)
+            case "loaded":
+                self._loaded(event.loaded)
+            case "connected":
+                self.reached = convert.address_from_wire(event.connected.address)
+                self.post(StageConnected(stage=self.stage))
+            case "logits":
+                self.post(self._logits(event.logits))
+            case "link_measured":
+                self.post(self._link(event.link_measured))
+            case "metered":
+                self.post(self._metered(event.metered))
+            case "failed":
+                raise status.error_of(event.failed.kind, f"{self.who}: {event.failed.message}")
+            case _:
+                pass  # `cancelled`, or an event of a later version: nothing waits for it
+
+    def _loaded(self, loaded: stage_pb2.Loaded) -> None:
+        self.memory = StageMemory(
+            weight_bytes=loaded.weight_bytes,
+            kv_bytes=loaded.kv_bytes,
+            baseline_bytes=loaded.baseline_bytes,
+            peak_bytes=loaded.peak_bytes,
+        )
+        self.post(StageLoaded(stage=self.stage))
+
+    @staticmethod
+    def _logits(logits: stage_pb2.Logits) -> PromptLogits:
+        rows = np.frombuffer(logits.rows, dtype="<f4").reshape(logits.num_rows, -1)
+        return PromptLogits(sequence=SequenceId(logits.sequence), start=logits.start, rows=rows)
+
+    def _metered(self, metered: stage_pb2.Metered) -> StageMeter:
+        return StageMeter(stage=self.stage, busy_s=metered.busy_s, num_frames=metered.num_frames)
+
+    @staticmethod
+    def _link(measured: stage_pb2.LinkMeasured) -> LinkFigures:
+        return LinkFigures(
+            address=convert.address_from_wire(measured.address),
+            bytes_per_s=measured.bytes_per_s,
+            latency_s=measured.latency_s,
+            raw_tcp_bytes_per_s=measured.raw_tcp_bytes_per_s,
+        )

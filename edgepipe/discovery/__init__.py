@@ -1,0 +1,1 @@
+"""Who is on the LAN: mDNS and static peers, equals."""

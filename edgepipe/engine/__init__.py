@@ -1,0 +1,1 @@
+"""Engines run layers [first, end) of a model on one device."""

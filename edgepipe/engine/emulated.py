@@ -1,0 +1,62 @@
+"""An engine with given times and real bytes: it computes nothing and takes as long as it is told.
+
+For measuring what the runtime itself costs, and for planning experiments. The time is slept, not
+spun, so that many emulated devices share one core.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from edgepipe.core.frame import Span
+from edgepipe.engine.base import Loaded, Progress, StageSpec
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class EmulatedEngine:
+    """Options: `forward_s` per call, `hidden_size`, `vocab_size`. Greedy sampling counts up."""
+
+    def __init__(self) -> None:
+        self._spec: StageSpec | None = None
+
+    def load(self, spec: StageSpec, progress: Progress) -> Loaded:
+        """Remember the sizes; there are no weights."""
+        self._spec = spec
+        progress(0, 0)
+        return Loaded(weight_bytes=0, kv_bytes=0)
+
+    def forward(
+        self, spans: Sequence[Span], inputs: torch.Tensor, *, all_logits: bool = False
+    ) -> torch.Tensor:
+        """Zeros of the right shape after `forward_s`; logits that favour the position's number."""
+        assert self._spec is not None
+        time.sleep(self._spec.options["forward_s"])
+        if not self._spec.head:
+            shape = (inputs.shape[0], self._spec.options["hidden_size"])
+            return torch.zeros(shape, dtype=DTYPES[self._spec.dtype])
+        positions = [
+            position
+            for span in spans
+            for position in range(span.start if all_logits else span.end - 1, span.end)
+        ]
+        vocab_size = self._spec.options["vocab_size"]
+        logits = torch.zeros(len(positions), vocab_size)
+        logits[range(len(positions)), [position % vocab_size for position in positions]] = 1.0
+        return logits
+
+    def export_state(self, slot: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """An empty cache."""
+        del slot
+        return torch.empty(0, 0, 0, 0), torch.empty(0, 0, 0, 0)
+
+    def import_state(self, slot: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Nothing is cached."""
+        del slot, keys, values
+
+    def unload(self) -> None:
+        """Nothing is held."""
+        self._spec = None

@@ -1,0 +1,16 @@
+"""The torch engine: layers [a, b) of a Hugging Face causal LM on one device.
+
+    architecture  config -> model on the meta device
+    anatomy       what stands before, in and after its stack of layers, found by a probe
+    probe         anatomy -> ModelShape, for the planner
+    part          one weight file's table of contents
+    gguf_rows     GGUF blocks -> float32 rows, as the model wants them
+    weights       parts -> the stage's parameters, in bounded pieces
+    stage_model   the model's own forward, cut to the stage
+    batch         spans -> the rectangles that the model is called with
+    attention     masks for rows of unequal length
+    cache         keys and values by slot
+    engine        all of it behind the engine protocol
+
+Import what you need from these modules; `engine` is heavy.
+"""

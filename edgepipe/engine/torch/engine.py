@@ -1,0 +1,145 @@
+"""The torch engine: one stage of a Hugging Face causal LM behind the engine protocol.
+
+An idle worker imports this module and calls `warm_up` before it reports what it holds, so the
+heavy libraries and what they load on first use count as its baseline and not as the stage's.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from edgepipe.core.frame import DType, Span
+from edgepipe.engine.base import Loaded, Progress, StageSpec
+from edgepipe.engine.torch.anatomy import Cut, examine
+from edgepipe.engine.torch.architecture import build_on_meta, read_config, torch_dtype
+from edgepipe.engine.torch.batch import Batch, batches
+from edgepipe.engine.torch.cache import SlotCache
+from edgepipe.engine.torch.stage_model import StageModel, empty_foreign_parts, rebuild_buffers
+from edgepipe.engine.torch.weights import Loader, stage_weights
+
+
+class TorchEngine:
+    """Implements edgepipe.engine.base.Engine on a torch device (`cpu`, `cuda:0`, `mps`)."""
+
+    def __init__(self, device: str) -> None:
+        self._device = torch.device(device)
+        self._stage: StageModel | None = None
+        self._cache: SlotCache | None = None
+        self._head = False
+
+    def load(self, spec: StageSpec, progress: Progress) -> Loaded:
+        """Build the stage on meta and read its weights; see Engine.load."""
+        self.unload()
+        model = build_on_meta(read_config(spec.config), spec.dtype)
+        anatomy = examine(model)
+        cut = Cut(first=spec.first, end=spec.end, embedding=spec.embedding, head=spec.head)
+        assert 0 <= cut.first <= cut.end <= anatomy.num_layers, "a stage's layers are the model's"
+        items = stage_weights(model, anatomy, cut)
+        empty_foreign_parts(model, anatomy, cut)
+        loader = Loader(model, anatomy, config=spec.config, device=self._device)
+        weight_bytes = loader.load(items, spec.weights, progress)
+        rebuild_buffers(model, self._device)
+        self._cache = SlotCache(
+            {index: kv for index in cut.layers if (kv := anatomy.kv[index])},
+            num_slots=spec.num_slots,
+            capacity=spec.max_positions,
+            dtype=torch_dtype(spec.dtype),
+            device=self._device,
+        )
+        self._stage = StageModel(model, anatomy, cut)
+        self._head = spec.head
+        return Loaded(weight_bytes=weight_bytes, kv_bytes=self._cache.num_bytes)
+
+    def forward(
+        self, spans: Sequence[Span], inputs: torch.Tensor, *, all_logits: bool = False
+    ) -> torch.Tensor:
+        """Run the stage over the packed rows of `spans`; see Engine.forward."""
+        stage, cache = self._loaded()
+        assert inputs.shape[0] == sum(span.count for span in spans), "one row per token"
+        last_only = self._head and not all_logits
+        inputs = inputs.to(self._device)
+        if len(spans) == 1:
+            (batch,) = batches(spans, together=False)
+            return _run(stage, cache, batch, inputs[None], last_only=last_only)[0]
+        output: torch.Tensor | None = None
+        for batch in batches(spans, together=stage.batches_rows):
+            rows = batch.rows()
+            result = _run(stage, cache, batch, inputs[rows.to(self._device)], last_only=last_only)
+            places = torch.tensor(batch.order)[:, None] if last_only else rows
+            if output is None:
+                size = len(spans) if last_only else inputs.shape[0]
+                output = result.new_empty((size, result.shape[-1]))
+            output[places.to(self._device)] = result
+        assert output is not None, "a call has at least one span"
+        return output
+
+    def export_state(self, slot: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The slot's keys and values; see Engine.export_state."""
+        return self._loaded()[1].export(slot)
+
+    def import_state(self, slot: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Replace a slot's cache; see Engine.import_state."""
+        self._loaded()[1].replace(slot, keys, values)
+
+    def unload(self) -> None:
+        """Free the weights and the cache."""
+        self._stage = self._cache = None
+
+    def _loaded(self) -> tuple[StageModel, SlotCache]:
+        assert self._stage is not None, "the engine must be loaded"
+        assert self._cache is not None, "the engine must be loaded"
+        return self._stage, self._cache
+
+
+def _run(
+    stage: StageModel, cache: SlotCache, batch: Batch, inputs: torch.Tensor, *, last_only: bool
+) -> torch.Tensor:
+    positions = cache.begin(batch)
+    output = stage.run(inputs, positions, cache, last_only=last_only)
+    cache.commit(batch)
+    return output
+
+
+def warm_up(device: str = "cpu") -> None:
+    """Load and run a tiny model once, so that what torch and transformers load late is there."""
+    config = {
+        "model_type": "llama",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 64,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "max_position_embeddings": 32,
+    }
+    model = build_on_meta(read_config(config), DType.FLOAT32)
+    weights = {name: torch.zeros(meta.shape) for name, meta in model.state_dict().items()}
+    engine = TorchEngine(device)
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / "part.safetensors"
+        save_file(weights, part)
+        spec = StageSpec(
+            config=config,
+            first=0,
+            end=1,
+            embedding=True,
+            head=True,
+            dtype=DType.FLOAT32,
+            num_slots=2,
+            max_positions=32,
+            weights=(part,),
+        )
+        engine.load(spec, lambda _done, _total: None)
+    prompts = [Span(slot=slot, start=0, count=16) for slot in range(2)]
+    engine.forward(prompts, torch.zeros(32, dtype=torch.int64))
+    engine.forward(
+        [Span(slot=slot, start=16, count=1) for slot in range(2)], torch.zeros(2, dtype=torch.int64)
+    )
+    engine.unload()

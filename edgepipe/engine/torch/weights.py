@@ -1,0 +1,216 @@
+"""A stage's parameters, read from parts straight into tensors of the stage's type.
+
+Memory while loading stays near the weights' own size: a tensor is allocated once, in its final
+type, and filled piece by piece. Where transformers stores a checkpoint in another form than the
+model's (experts one by one), one layer's tensors are held twice while they are converted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import (
+    build_glob_alternation,
+    convert_and_load_state_dict_in_model,
+)
+from transformers.modeling_utils import LoadStateDictConfig
+from transformers.utils.logging import disable_progress_bar
+
+from edgepipe.engine.base import Progress
+from edgepipe.engine.torch.anatomy import Anatomy, Cut, layer_weights, own_weights
+from edgepipe.engine.torch.gguf_rows import read_gguf
+from edgepipe.engine.torch.part import TORCH_DTYPES, StoredTensor, read_part
+from edgepipe.engine.torch.probe import checkpoint_weights
+from edgepipe.errors import DamagedWeights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemWeights:
+    """One item of a stage: its weights by their names in the model, and in a checkpoint."""
+
+    in_model: dict[str, torch.Tensor]
+    in_checkpoint: dict[str, torch.Tensor]
+
+
+def stage_weights(model: Any, anatomy: Anatomy, cut: Cut) -> list[ItemWeights]:
+    """What a stage holds, item by item, still on meta."""
+    outside = [own_weights(model, module) for module in cut.outside(anatomy)]
+    items = [
+        {name: tensor for weights in outside for name, tensor in weights.items()},
+        *(layer_weights(model, anatomy, index) for index in cut.layers),
+    ]
+    return [_item(model, anatomy, weights) for weights in items]
+
+
+def _item(model: Any, anatomy: Anatomy, weights: dict[str, torch.Tensor]) -> ItemWeights:
+    named = {anatomy.tied.get(name, name): tensor for name, tensor in weights.items()}
+    return ItemWeights(in_model=weights, in_checkpoint=checkpoint_weights(model, named))
+
+
+class Loader:
+    """Fills a model's items from parts; `config` is the Hugging Face config as a dict."""
+
+    def __init__(
+        self, model: Any, anatomy: Anatomy, *, config: Mapping[str, Any], device: torch.device
+    ) -> None:
+        self._model = model
+        self._tied = anatomy.tied
+        self._config = config
+        self._device = device
+        self._float32_names = _float32_names(model)
+        self._loaded: dict[str, torch.nn.Parameter | torch.Tensor] = {}
+
+    def load(self, items: Iterable[ItemWeights], parts: Iterable[Path], progress: Progress) -> int:
+        """Read every tensor of `items`; returns the bytes that they take on the device.
+
+        Raises DamagedWeights naming the file and the tensor, or the tensor that is missing.
+        """
+        items = list(items)
+        index = {name: tensor for part in parts for name, tensor in read_part(part).items()}
+        stored = {name: self._find(index, name) for item in items for name in item.in_checkpoint}
+        advance = _counter(sum(tensor.num_bytes for tensor in stored.values()), progress)
+        for item in items:
+            self._load_plain(item, stored, advance)
+            self._load_converted(item, stored, advance)
+        return sum(tensor.nbytes for tensor in self._loaded.values())
+
+    def _find(self, index: Mapping[str, StoredTensor], name: str) -> StoredTensor:
+        """A checkpoint of the bare model leaves out the prefix of the model's body."""
+        bare = name.removeprefix(f"{self._model.base_model_prefix}.")
+        stored = index.get(name) or index.get(bare)
+        if stored is None:
+            raise DamagedWeights(
+                f"The weights of the stage lack the tensor {name}; "
+                "the checkpoint is incomplete or of another architecture."
+            )
+        return stored
+
+    def _load_plain(
+        self, item: ItemWeights, stored: Mapping[str, StoredTensor], advance: Callable[[int], None]
+    ) -> None:
+        for name, meta in item.in_model.items():
+            source = self._tied.get(name, name)
+            if source not in item.in_checkpoint:
+                continue
+            if source not in self._loaded:
+                tensor = self._read(stored[source], meta, self._dtype(name, meta), advance)
+                is_parameter = isinstance(meta, torch.nn.Parameter)
+                self._loaded[source] = _parameter(tensor) if is_parameter else tensor
+            self._place(name, self._loaded[source])
+
+    def _place(self, name: str, tensor: torch.Tensor) -> None:
+        module, _, attribute = name.rpartition(".")
+        tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # noqa: SLF001
+        setattr(self._model.get_submodule(module), attribute, tensor)
+
+    def _dtype(self, name: str, meta: torch.Tensor) -> torch.dtype:
+        return torch.float32 if self._float32_names(name) else meta.dtype
+
+    def _read(
+        self,
+        stored: StoredTensor,
+        meta: torch.Tensor,
+        dtype: torch.dtype,
+        advance: Callable[[int], None],
+    ) -> torch.Tensor:
+        target = torch.empty(meta.shape, dtype=dtype, device=self._device)
+        if stored.gguf is not None:
+            read_gguf(stored, target, self._config, advance)
+        else:
+            read_plain(stored, target, advance)
+        return target
+
+    def _load_converted(
+        self, item: ItemWeights, stored: Mapping[str, StoredTensor], advance: Callable[[int], None]
+    ) -> None:
+        """The tensors that transformers merges or splits on the way into the model."""
+        plain = {self._tied.get(name, name) for name in item.in_model}
+        sources = {
+            name: _Unread(stored[name], meta, advance)
+            for name, meta in item.in_checkpoint.items()
+            if name not in plain
+        }
+        if not sources:
+            return
+        disable_progress_bar()
+        convert_and_load_state_dict_in_model(
+            self._model,
+            sources,
+            LoadStateDictConfig(
+                dtype=self._model.dtype,
+                device_map={"": self._device},
+                weight_mapping=get_model_conversion_mapping(self._model),
+            ),
+        )
+        for name in item.in_model.keys() - item.in_checkpoint.keys():
+            self._take_converted(name, item.in_model[name])
+
+    def _take_converted(self, name: str, meta: torch.Tensor) -> None:
+        tensor = self._model.get_parameter_or_buffer(name)
+        if tensor.is_meta or tensor.shape != meta.shape:
+            raise DamagedWeights(
+                f"The tensor {name} cannot be made from this checkpoint; "
+                "it is damaged or of another architecture."
+            )
+        self._loaded[name] = tensor.requires_grad_(requires_grad=False)
+
+
+class _Unread:
+    """A tensor that is read when transformers slices it."""
+
+    def __init__(
+        self, stored: StoredTensor, meta: torch.Tensor, advance: Callable[[int], None]
+    ) -> None:
+        self._stored = stored
+        self._meta = meta
+        self._advance = advance
+
+    def __getitem__(self, _: Any) -> torch.Tensor:
+        target = torch.empty(self._meta.shape, dtype=self._meta.dtype)
+        read_plain(self._stored, target, self._advance)
+        return target
+
+
+def read_plain(stored: StoredTensor, target: torch.Tensor, advance: Callable[[int], None]) -> None:
+    """Fill `target` from a stored tensor of any element type; DamagedWeights on another shape."""
+    if stored.shape != tuple(target.shape):
+        raise stored.damaged(
+            f"has the shape {list(stored.shape)}, the model wants {list(target.shape)}"
+        )
+    dtype = TORCH_DTYPES[stored.dtype]
+    flat = target.view(-1)
+    first = 0
+    for piece in stored.pieces(dtype.itemsize):
+        values = torch.frombuffer(piece, dtype=dtype)
+        flat[first : first + len(values)].copy_(values)
+        first += len(values)
+        advance(len(piece))
+
+
+def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:
+    return torch.nn.Parameter(tensor, requires_grad=False)
+
+
+def _counter(total: int, progress: Progress) -> Callable[[int], None]:
+    done = 0
+
+    def advance(num_bytes: int) -> None:
+        nonlocal done
+        done += num_bytes
+        progress(done, total)
+
+    return advance
+
+
+def _float32_names(model: Any) -> Callable[[str], bool]:
+    """Which weights this architecture keeps in float32 whatever the model's type is."""
+    plan = model._get_dtype_plan(model.dtype)  # noqa: SLF001
+    if not plan:
+        return lambda _: False
+    pattern, _, _ = build_glob_alternation(list(plan))
+    return lambda name: pattern.search(name) is not None

@@ -1,0 +1,1 @@
+"""Frames between processes: in-process and gRPC behind one Link. Never imports torch."""

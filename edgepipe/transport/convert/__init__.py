@@ -1,0 +1,51 @@
+"""Core values to protobuf and back: `x_to_wire` and `x_from_wire`.
+
+What arrives is bounded and checked here, once; `x_from_wire` raise WireError.
+"""
+
+from edgepipe.transport.convert.frames import (
+    check_size,
+    codec_from_wire,
+    codec_to_wire,
+    dtype_from_wire,
+    dtype_to_wire,
+    header_from_wire,
+    header_to_wire,
+    sampled_from_wire,
+    sampled_to_wire,
+)
+from edgepipe.transport.convert.profiles import (
+    address_from_wire,
+    address_to_wire,
+    addresses_from_wire,
+    device_from_wire,
+    device_to_wire,
+    lease_from_wire,
+    lease_to_wire,
+    node_from_wire,
+    node_to_wire,
+)
+from edgepipe.transport.convert.requests import admission_from_wire, request_to_wire
+
+__all__ = [
+    "address_from_wire",
+    "address_to_wire",
+    "addresses_from_wire",
+    "admission_from_wire",
+    "check_size",
+    "codec_from_wire",
+    "codec_to_wire",
+    "device_from_wire",
+    "device_to_wire",
+    "dtype_from_wire",
+    "dtype_to_wire",
+    "header_from_wire",
+    "header_to_wire",
+    "lease_from_wire",
+    "lease_to_wire",
+    "node_from_wire",
+    "node_to_wire",
+    "request_to_wire",
+    "sampled_from_wire",
+    "sampled_to_wire",
+]

@@ -1,0 +1,146 @@
+"""Frame headers, and the closed sets in them."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from edgepipe.core.frame import (
+    Codec,
+    Direction,
+    DType,
+    FinishReason,
+    Header,
+    JobId,
+    SampledToken,
+    SequenceId,
+    Span,
+)
+from edgepipe.core.payload import payload_bytes
+from edgepipe.errors import WireError
+from edgepipe.transport.convert.bounds import MAX_SPANS, member, shape, text
+from edgepipe.wire.v1 import frame_pb2
+
+_DTYPES = {
+    DType.FLOAT32: frame_pb2.DTYPE_FLOAT32,
+    DType.BFLOAT16: frame_pb2.DTYPE_BFLOAT16,
+    DType.FLOAT16: frame_pb2.DTYPE_FLOAT16,
+    DType.INT64: frame_pb2.DTYPE_INT64,
+}
+_CODECS = {
+    Codec.NONE: frame_pb2.CODEC_NONE,
+    Codec.BF16: frame_pb2.CODEC_BF16,
+    Codec.INT8: frame_pb2.CODEC_INT8,
+}
+_DIRECTIONS = {
+    Direction.FORWARD: frame_pb2.DIRECTION_FORWARD,
+    Direction.BACKWARD: frame_pb2.DIRECTION_BACKWARD,
+}
+_FINISHES = {
+    None: frame_pb2.FINISH_REASON_UNSPECIFIED,
+    FinishReason.STOP: frame_pb2.FINISH_REASON_STOP,
+    FinishReason.LENGTH: frame_pb2.FINISH_REASON_LENGTH,
+    FinishReason.CANCELLED: frame_pb2.FINISH_REASON_CANCELLED,
+}
+_FROM_DTYPE = {int(number): value for value, number in _DTYPES.items()}
+_FROM_CODEC = {int(number): value for value, number in _CODECS.items()}
+_FROM_DIRECTION = {int(number): value for value, number in _DIRECTIONS.items()}
+_FROM_FINISH = {int(number): value for value, number in _FINISHES.items()}
+
+
+def dtype_to_wire(dtype: DType) -> frame_pb2.DType:
+    """The wire's number of a dtype."""
+    return _DTYPES[dtype]
+
+
+def dtype_from_wire(number: int) -> DType:
+    """The dtype of a number."""
+    return member(_FROM_DTYPE, number, "dtype")
+
+
+def codec_to_wire(codec: Codec) -> frame_pb2.Codec:
+    """The wire's number of a codec."""
+    return _CODECS[codec]
+
+
+def codec_from_wire(number: int) -> Codec:
+    """The codec of a number."""
+    return member(_FROM_CODEC, number, "codec")
+
+
+def header_to_wire(header: Header) -> frame_pb2.Header:
+    """All but the checksum, which travels with a frame's last chunk."""
+    return frame_pb2.Header(
+        job=header.job,
+        epoch=header.epoch,
+        step=header.step,
+        group=header.group,
+        spans=[frame_pb2.Span(slot=s.slot, start=s.start, count=s.count) for s in header.spans],
+        sequences=header.sequences,
+        direction=_DIRECTIONS[header.direction],
+        shape=header.shape,
+        dtype=_DTYPES[header.dtype],
+        codec=_CODECS[header.codec],
+        payload_bytes=header.payload_bytes,
+        trace_id=header.trace_id,
+        sampled=[sampled_to_wire(token) for token in header.sampled],
+    )
+
+
+def header_from_wire(wire: frame_pb2.Header, *, checksum: int = 0, max_frame_bytes: int) -> Header:
+    """A header whose payload is as long as codec, shape and dtype say, and not too long."""
+    if max(len(wire.spans), len(wire.sampled), len(wire.sequences)) > MAX_SPANS:
+        raise WireError(f"a frame names more than {MAX_SPANS} spans or tokens")
+    header = Header(
+        job=JobId(text(wire.job)),
+        epoch=wire.epoch,
+        step=wire.step,
+        group=wire.group,
+        spans=tuple([Span(slot=s.slot, start=s.start, count=s.count) for s in wire.spans]),
+        sequences=cast("tuple[SequenceId, ...]", tuple(wire.sequences)),
+        direction=member(_FROM_DIRECTION, wire.direction, "direction"),
+        shape=shape(wire.shape),
+        dtype=dtype_from_wire(wire.dtype),
+        codec=codec_from_wire(wire.codec),
+        payload_bytes=wire.payload_bytes,
+        checksum=checksum,
+        trace_id=wire.trace_id,
+        sampled=tuple([sampled_from_wire(token) for token in wire.sampled]),
+    )
+    check_size(header, max_frame_bytes=max_frame_bytes)
+    return header
+
+
+def check_size(header: Header, *, max_frame_bytes: int) -> None:
+    """Raise WireError unless the payload is as long as announced and may be as long as it is."""
+    implied = payload_bytes(header.codec, header.shape, header.dtype)
+    if header.payload_bytes != implied:
+        raise WireError(
+            f"a frame announces {header.payload_bytes} bytes, but its shape {header.shape} "
+            f"as {header.dtype}/{header.codec} makes {implied}"
+        )
+    if implied > max_frame_bytes:
+        raise WireError(f"a frame of {implied} bytes arrived, {max_frame_bytes} are allowed here")
+
+
+def sampled_to_wire(token: SampledToken) -> frame_pb2.SampledToken:
+    """One sampled token."""
+    return frame_pb2.SampledToken(
+        sequence=token.sequence,
+        slot=token.slot,
+        position=token.position,
+        token=token.token,
+        logprob=token.logprob,
+        finish=_FINISHES[token.finish],
+    )
+
+
+def sampled_from_wire(wire: frame_pb2.SampledToken) -> SampledToken:
+    """One sampled token."""
+    return SampledToken(
+        sequence=SequenceId(wire.sequence),
+        slot=wire.slot,
+        position=wire.position,
+        token=wire.token,
+        logprob=wire.logprob,
+        finish=member(_FROM_FINISH, wire.finish, "finish reason"),
+    )

@@ -1,0 +1,45 @@
+"""What the coordinator asks of a stage."""
+
+from __future__ import annotations
+
+from edgepipe.core.frame import SequenceId
+from edgepipe.core.job import Request
+from edgepipe.core.sampling import Sampling
+from edgepipe.core.stage import Admission
+from edgepipe.wire.v1 import stage_pb2
+
+
+def request_to_wire(request: Request) -> stage_pb2.Admit:
+    """A sequence to generate."""
+    sampling = request.sampling
+    return stage_pb2.Admit(
+        sequence=request.sequence,
+        prompt_ids=request.prompt_ids,
+        sampling=stage_pb2.Sampling(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            seed=sampling.seed,
+        ),
+        max_tokens=request.max_tokens,
+        eos_ids=request.eos_ids,
+        prompt_logits=request.prompt_logits,
+    )
+
+
+def admission_from_wire(wire: stage_pb2.Admit) -> Admission:
+    """What the last stage keeps of an admitted sequence. Raises UsageError for bad sampling."""
+    sampling = wire.sampling
+    return Admission(
+        sequence=SequenceId(wire.sequence),
+        prompt_length=len(wire.prompt_ids),
+        sampling=Sampling(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            seed=sampling.seed,
+        ),
+        max_tokens=wire.max_tokens,
+        eos_ids=frozenset(wire.eos_ids),
+        prompt_logits=wire.prompt_logits,
+    )

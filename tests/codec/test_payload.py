@@ -1,0 +1,169 @@
+"""What a payload promises: exact sizes, bounded errors, the same bytes every time."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from edgepipe.codec import decode, encode, payload_bytes, relative_error
+from edgepipe.codec.dtypes import TORCH_DTYPES, WIRE_DTYPES
+from edgepipe.core.frame import Codec, DType
+from edgepipe.errors import WireError
+
+FLOATS = (DType.FLOAT32, DType.BFLOAT16, DType.FLOAT16)
+EPSILON = {DType.FLOAT32: 2**-24, DType.BFLOAT16: 2**-8, DType.FLOAT16: 2**-11}
+
+
+@st.composite
+def tensors(draw, dtypes=FLOATS, *, finite=True):
+    shape = draw(hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=9))
+    values = hnp.arrays(
+        np.float32,
+        shape,
+        elements=st.floats(width=32, allow_nan=not finite, allow_infinity=not finite),
+    )
+    dtype = draw(st.sampled_from(dtypes))
+    tensor = torch.from_numpy(draw(values)).to(TORCH_DTYPES[dtype])
+    return torch.nan_to_num(tensor) if finite else tensor.clone()
+
+
+def bits(tensor):
+    return (tensor.view(torch.int16) if tensor.itemsize == 2 else tensor).numpy().tobytes()
+
+
+def round_trip(tensor, codec):
+    return decode(
+        encode(tensor, codec),
+        codec=codec,
+        shape=tensor.shape,
+        dtype=WIRE_DTYPES[tensor.dtype],
+        device="cpu",
+    )
+
+
+@given(tensors(finite=False), st.sampled_from(Codec))
+def test_size_is_exact_and_bytes_are_the_same_every_time(tensor, codec):
+    payload = encode(tensor, codec)
+    assert (
+        payload.nbytes
+        == len(payload)
+        == payload_bytes(codec, tensor.shape, WIRE_DTYPES[tensor.dtype])
+    )
+    assert payload.contiguous
+    assert payload == encode(tensor.clone(), codec)
+
+
+@given(tensors(finite=False))
+def test_none_is_bit_exact(tensor):
+    back = round_trip(tensor, Codec.NONE)
+    assert back.dtype == tensor.dtype
+    assert back.shape == tensor.shape
+    assert bits(back) == bits(tensor)
+
+
+@given(tensors((DType.BFLOAT16, DType.FLOAT16), finite=False))
+def test_bf16_leaves_two_byte_floats_alone(tensor):
+    assert bits(round_trip(tensor, Codec.BF16)) == bits(tensor)
+
+
+@given(tensors((DType.FLOAT32,)))
+def test_bf16_error_is_half_a_unit_in_its_last_place(tensor):
+    assert torch.equal(round_trip(tensor, Codec.BF16), tensor.to(torch.bfloat16).float())
+
+
+@given(tensors())
+def test_int8_error_is_at_most_half_a_scale_of_its_own_row(tensor):
+    back, dtype = round_trip(tensor, Codec.INT8), WIRE_DTYPES[tensor.dtype]
+    assert back.dtype == tensor.dtype
+    if not tensor.numel():
+        return
+    largest = tensor.double().abs().amax(-1, keepdim=True)
+    half_a_scale = largest / 127 / 2 * (1 + 1e-5) + torch.finfo(torch.float32).tiny
+    smallest = torch.finfo(tensor.dtype).smallest_normal
+    bound = half_a_scale + largest * EPSILON[dtype] + smallest
+    assert ((back.double() - tensor.double()).abs() <= bound).all()
+
+
+@given(tensors(finite=False))
+def test_a_broken_row_is_nan_throughout_and_harms_no_other(tensor):
+    if not tensor.numel():
+        return
+    rows = tensor.view(-1, tensor.shape[-1])
+    back = round_trip(tensor, Codec.INT8).view(rows.shape)
+    for row, decoded in zip(rows, back, strict=True):
+        if row.isfinite().all():
+            assert torch.equal(decoded, round_trip(row, Codec.INT8))
+        else:
+            assert decoded.isnan().all()
+
+
+@pytest.mark.parametrize("codec", Codec)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_zero_rows_stay_zero(codec, dtype):
+    tensor = torch.zeros(3, 5, dtype=TORCH_DTYPES[dtype])
+    assert torch.equal(round_trip(tensor, codec), tensor)
+    assert relative_error(tensor, codec) == 0
+
+
+def test_more_rows_than_a_block_are_encoded_alike():
+    tensor = torch.randn(700, 1024, generator=torch.Generator().manual_seed(0))
+    tensor[[3, 300, 699]] *= 1000
+    whole = round_trip(tensor, Codec.INT8)
+    for row in (0, 3, 255, 256, 300, 511, 512, 699):
+        assert torch.equal(whole[row], round_trip(tensor[row], Codec.INT8))
+
+
+def test_token_ids_travel_only_as_they_are():
+    ids = torch.tensor([0, 49151, 2**40])
+    assert torch.equal(round_trip(ids, Codec.NONE), ids)
+    for codec in (Codec.BF16, Codec.INT8):
+        with pytest.raises(WireError, match="codec none"):
+            encode(ids, codec)
+
+
+def test_a_strided_tensor_is_encoded_as_it_reads():
+    tensor = torch.arange(12, dtype=torch.float32).view(3, 4).T
+    assert torch.equal(round_trip(tensor, Codec.NONE), tensor)
+    assert relative_error(tensor, Codec.INT8) < 0.01
+
+
+def test_a_tensor_that_requires_grad_can_be_sent():
+    assert len(encode(torch.ones(2, 2, requires_grad=True), Codec.INT8)) == 12
+
+
+def test_decoding_read_only_bytes_gives_a_writable_tensor():
+    payload = memoryview(bytes(encode(torch.ones(2, 2), Codec.NONE)))
+    back = decode(payload, codec=Codec.NONE, shape=(2, 2), dtype=DType.FLOAT32, device="cpu")
+    back += 1
+    assert payload == encode(torch.ones(2, 2), Codec.NONE)
+
+
+@pytest.mark.parametrize("codec", Codec)
+def test_a_payload_of_the_wrong_length_is_refused(codec):
+    payload = encode(torch.ones(2, 2), codec)
+    with pytest.raises(WireError, match=f"{len(payload) - 1} bytes came where {len(payload)}"):
+        decode(payload[:-1], codec=codec, shape=(2, 2), dtype=DType.FLOAT32, device="cpu")
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**31))
+def test_relative_error_of_normal_rows(seed):
+    tensor = torch.randn(16, 576, generator=torch.Generator().manual_seed(seed))
+    assert relative_error(tensor, Codec.NONE) == 0
+    assert 0 < relative_error(tensor, Codec.BF16) < 2**-8
+    assert 0.001 < relative_error(tensor, Codec.INT8) < 0.02
+
+
+def test_relative_error_says_so_when_values_are_not_finite():
+    assert math.isnan(relative_error(torch.tensor([[1.0, math.inf]]), Codec.INT8))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("codec", Codec)
+def test_a_gpu_writes_the_bytes_that_a_cpu_writes(codec):
+    tensor = torch.randn(64, 576)
+    assert encode(tensor.cuda(), codec) == encode(tensor, codec)

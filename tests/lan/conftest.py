@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from netns import Lan, make_lan
+
+
+@pytest.fixture
+def lan() -> Iterator[Callable[..., Lan]]:
+    """Make LANs: `lan(num_hosts, rate=None)`. Skips where namespaces cannot be had."""
+    if sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("ip"):
+        pytest.skip("network namespaces need Linux, root and iproute2")
+    with ExitStack() as stack:
+
+        def make(num_hosts: int, rate: str | None = None) -> Lan:
+            return make_lan(stack, num_hosts, rate)
+
+        yield make
