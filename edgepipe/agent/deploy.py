@@ -27,8 +27,9 @@ MAX_POSITIONS = 1 << 22
 MAX_PREFILL_CHUNK = 1 << 14
 MAX_HIDDEN_SIZE = 1 << 18
 MAX_VOCAB_SIZE = 1 << 24
-PREFILL_CREDITS = 2
-"""Prefill chunks that may be on a boundary beside one frame per decode group."""
+PREFILL_CREDITS = 7
+"""Prefill chunks that may be on a boundary beside one frame per decode group. Credits go back in
+batches of half of all, so more of them mean fewer messages: one for four tokens of one stream."""
 
 
 def check(load: stage_pb2.Load) -> None:

@@ -6,10 +6,12 @@ They are parked until memory is wanted for another stage, or for ten minutes.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgepipe.agent.compute import ComputeThread
+from edgepipe.agent.resident import reset_peak
 from edgepipe.engine.base import Engine, Loaded, Progress, StageSpec
 
 PARKED_S = 600.0
@@ -39,11 +41,12 @@ class Parking:
         if self._parked is not None and self._parked.key == key:
             return self._parked.engine, self._parked.loaded
         await self.clear()
+        reset_peak()
         engine = make()
         try:
             loaded = await self._compute.run(lambda: engine.load(spec, progress))
         except BaseException:
-            await asyncio.shield(self._compute.run(engine.unload))
+            await asyncio.shield(self._compute.run(lambda: _free(engine)))
             raise
         self._parked = _Parked(key=key, engine=engine, loaded=loaded)
         return engine, loaded
@@ -58,7 +61,7 @@ class Parking:
         """Free what is parked."""
         parked, self._parked = self._parked, None
         if parked is not None:
-            await self._compute.run(parked.engine.unload)
+            await self._compute.run(lambda: _free(parked.engine))
 
     def _keep(self) -> None:
         if self._expiry is not None:
@@ -67,3 +70,9 @@ class Parking:
 
     def _expire(self) -> None:
         self._unloading = asyncio.get_running_loop().create_task(self.clear())
+
+
+def _free(engine: Engine) -> None:
+    """Modules, hooks and tasks refer to one another: only the collector frees their tensors."""
+    engine.unload()
+    gc.collect()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -14,8 +15,14 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def reset_peak() -> None:
+    """Let the peak begin anew from what is held now, where the system can (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_resident_bytes() -> int:
-    """The largest resident set size this process ever had."""
+    """The largest resident set size since `reset_peak`, elsewhere of the process's life."""
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():

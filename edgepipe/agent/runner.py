@@ -1,6 +1,10 @@
 """Runs one stage: receive, decode, compute, encode and send, each while the others work.
 
-    upstream ─▶ receive ─▶ [inputs] ─▶ compute ─▶ [outputs] ─▶ send ─▶ downstream
+    upstream ─▶ receive, decode ─▶ compute ─▶ encode, send ─▶ downstream
+                └ of frame n + 1    frame n    └ of frame n - 1
+
+Large payloads are coded on a thread of their own. A decoded token's frame is small: it passes
+through one task and one thread, which is what its latency is made of.
 
 The first stage has `Batching` where the others have an upstream of activations, and takes the
 sampled tokens from upstream instead. The last has `Tails`: it samples.
@@ -36,6 +40,7 @@ from edgepipe.core.stage import Admission, Draw, Intake, Tails
 from edgepipe.engine.base import Engine
 from edgepipe.transport.link import Link
 
+NO_PAYLOAD = memoryview(b"")
 INLINE_BYTES = 64 << 10
 """Smaller payloads are coded on the compute thread: another thread costs more than it saves."""
 TORCH_DTYPES = {
@@ -63,6 +68,7 @@ class _Rows:
 
     header: Header
     decode: Callable[[], torch.Tensor]
+    is_large: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,25 +108,21 @@ class Runner:
     upstream: Link
     downstream: Link
     emit: Callable[[Outcome], None]
-    _work: asyncio.Event = field(default_factory=asyncio.Event)
-    _inputs: asyncio.Queue[_Rows] = field(default_factory=lambda: asyncio.Queue(1))
-    _outputs: asyncio.Queue[tuple[Header, _Activations | None]] = field(
-        default_factory=lambda: asyncio.Queue(1)
-    )
-    _step: int = 0
     busy_s: float = 0.0
     num_frames: int = 0
+    _step: int = 0
+    _work: asyncio.Event = field(default_factory=asyncio.Event)
+    _ahead: asyncio.Task[_Rows] | None = None
+    _sending: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Serve frames until cancelled. Raises StageLost or WireError."""
+        """Serve frames until cancelled. Raises StageLost or WireError, in a group."""
         async with asyncio.TaskGroup() as tasks:
             if self.batching is not None:
                 tasks.create_task(self._take_tokens(self.batching))
-                tasks.create_task(self._feed(self.batching))
+                tasks.create_task(self._feed(self.batching, tasks))
             else:
-                tasks.create_task(self._receive())
-                tasks.create_task(self._follow())
-            tasks.create_task(self._send())
+                tasks.create_task(self._follow(tasks))
 
     def admit(self, admission: Admission, prompt_ids: Sequence[int]) -> None:
         """Take a sequence in: the last stage samples for it, the first feeds its prompt."""
@@ -150,7 +152,7 @@ class Runner:
                 batching.returned(sampled)
             self._work.set()
 
-    async def _feed(self, batching: Batching) -> None:
+    async def _feed(self, batching: Batching, tasks: asyncio.TaskGroup) -> None:
         while True:
             work = batching.next()
             if work is None:
@@ -158,7 +160,8 @@ class Runner:
                 await self._work.wait()
                 continue
             self._step += 1
-            await self._process(self._header(work), partial(self._token_ids, work))
+            rows = _Rows(header=self._header(work), decode=partial(self._token_ids, work))
+            await self._process(rows, tasks)
 
     def _header(self, work: Work) -> Header:
         header = Header(
@@ -179,20 +182,24 @@ class Runner:
 
     # -------------------------------------------------------------------------- other stages
 
-    async def _receive(self) -> None:
+    async def _follow(self, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            rows = await (self._ahead or self._receive())
+            self._ahead = tasks.create_task(self._receive()) if rows.is_large else None
+            self.upstream.consumed()
+            await self._process(rows, tasks)
+
+    async def _receive(self) -> _Rows:
+        """The next frame to compute; a large one is decoded while the one before is computed."""
         while True:
             frame = await self.upstream.receive()
-            if not self.intake.takes(frame.header):
-                self.upstream.consumed()
-                continue
-            await self._inputs.put(await self._rows(frame))
-
-    async def _rows(self, frame: Frame) -> _Rows:
-        """Large payloads are decoded while the frame before them is computed."""
+            if self.intake.takes(frame.header):
+                break
+            self.upstream.consumed()
         if len(frame.payload) <= INLINE_BYTES:
             return _Rows(header=frame.header, decode=lambda: self._decode(frame))
         rows = await self.coding.run(lambda: self._decode(frame))
-        return _Rows(header=frame.header, decode=lambda: rows)
+        return _Rows(header=frame.header, decode=lambda: rows, is_large=True)
 
     def _decode(self, frame: Frame) -> torch.Tensor:
         header = frame.header
@@ -204,51 +211,40 @@ class Runner:
             device=self.device,
         )
 
-    async def _follow(self) -> None:
-        while True:
-            rows = await self._inputs.get()
-            self.upstream.consumed()
-            await self._process(rows.header, rows.decode)
-
     # ----------------------------------------------------------------------------- all stages
 
-    async def _process(self, header: Header, inputs: Callable[[], torch.Tensor]) -> None:
+    async def _process(self, rows: _Rows, tasks: asyncio.TaskGroup) -> None:
+        header = rows.header
         if self.tails is None:
-            activations = await self.compute.run(lambda: self._activations(header, inputs))
-            await self._outputs.put((header, activations))
+            activations = await self.compute.run(lambda: self._activations(rows))
+            await self._deliver(header, activations, tasks)
             return
         draws = self.tails.due(header)
         wants_logits = self.tails.wants_logits(header)
-        drawn = await self.compute.run(lambda: self._draw(header, inputs, draws, wants_logits))
+        drawn = await self.compute.run(lambda: self._draw(rows, draws, all_logits=wants_logits))
         for logits in drawn.logits:
             self.emit(logits)
         await self._return_tokens(header, self.tails, drawn)
 
-    def _activations(self, header: Header, inputs: Callable[[], torch.Tensor]) -> _Activations:
-        rows = self._forward(header, inputs)
-        small = rows.numel() * rows.element_size() <= INLINE_BYTES
-        return _Activations(rows=rows, payload=codec.encode(rows, self.codec) if small else None)
+    def _activations(self, rows: _Rows) -> _Activations:
+        output = self._forward(rows)
+        small = output.numel() * output.element_size() <= INLINE_BYTES
+        payload = codec.encode(output, self.codec) if small else None
+        return _Activations(rows=output, payload=payload)
 
-    def _forward(
-        self, header: Header, inputs: Callable[[], torch.Tensor], *, all_logits: bool = False
-    ) -> torch.Tensor:
+    def _forward(self, rows: _Rows, *, all_logits: bool = False) -> torch.Tensor:
         """Run the engine; an emulated slower device takes the rest of its time asleep."""
         begin = time.perf_counter()
-        rows = self.engine.forward(header.spans, inputs(), all_logits=all_logits)
+        output = self.engine.forward(rows.header.spans, rows.decode(), all_logits=all_logits)
         if self.slowdown > 1:
             time.sleep((time.perf_counter() - begin) * (self.slowdown - 1))
         self.busy_s += time.perf_counter() - begin
         self.num_frames += 1
-        return rows
+        return output
 
-    def _draw(
-        self,
-        header: Header,
-        inputs: Callable[[], torch.Tensor],
-        draws: tuple[Draw, ...],
-        all_logits: bool,
-    ) -> _Drawn:
-        logits = self._forward(header, inputs, all_logits=all_logits)
+    def _draw(self, rows: _Rows, draws: tuple[Draw, ...], *, all_logits: bool) -> _Drawn:
+        header = rows.header
+        logits = self._forward(rows, all_logits=all_logits)
         last_rows = _last_rows(header.spans) if all_logits else range(len(header.spans))
         tokens = []
         for draw in draws:
@@ -266,18 +262,27 @@ class Runner:
         reply = Header(
             job=self.job, epoch=self.epoch, step=header.step, group=header.group, sampled=sampled
         )
-        await self._outputs.put((reply, None))
+        await self.downstream.ready()
+        self.downstream.send(Frame(header=reply, payload=NO_PAYLOAD))
         for token in sampled:
             self.emit(token)
 
-    async def _send(self) -> None:
-        while True:
-            header, activations = await self._outputs.get()
-            frame = Frame(header=header, payload=memoryview(b""))
-            if activations is not None:
-                frame = await self._encoded(header, activations)
-            await self.downstream.ready()
-            self.downstream.send(frame)
+    async def _deliver(
+        self, header: Header, activations: _Activations, tasks: asyncio.TaskGroup
+    ) -> None:
+        """Send a frame; a large one is encoded while the next one is computed."""
+        if self._sending is not None:
+            await self._sending
+            self._sending = None
+        if activations.payload is None:
+            self._sending = tasks.create_task(self._send(header, activations))
+        else:
+            await self._send(header, activations)
+
+    async def _send(self, header: Header, activations: _Activations) -> None:
+        frame = await self._encoded(header, activations)
+        await self.downstream.ready()
+        self.downstream.send(frame)
 
     async def _encoded(self, header: Header, activations: _Activations) -> Frame:
         payload = activations.payload

@@ -59,7 +59,7 @@ def decode(
         WireError: the payload is not as long as codec, shape and dtype imply.
     """
     if len(payload) != (size := payload_bytes(codec, shape, dtype)):
-        raise WireError(f"A payload of {len(payload)} bytes came where {size} were announced.")
+        raise WireError(f"a payload of {len(payload)} bytes came where {size} were announced")
     encoded = torch.from_numpy(np.require(np.frombuffer(payload, np.uint8), requirements="W"))
     encoded = encoded.to(device)
     torch_dtype = TORCH_DTYPES[dtype]

@@ -27,7 +27,7 @@ def quantise(rows: torch.Tensor, scales: torch.Tensor, quantised: torch.Tensor) 
     if rows.device.type != "cpu" or rows.numel() <= BLOCK_ELEMENTS:
         return _quantise_block(*blocks)
     step = max(1, BLOCK_ELEMENTS // rows.shape[1])
-    for block in zip(*(tensor.split(step) for tensor in blocks), strict=True):
+    for block in zip(*(torch.split(tensor, step) for tensor in blocks), strict=True):
         _quantise_block(*block)
     return None
 

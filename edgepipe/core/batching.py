@@ -7,7 +7,8 @@ one frame in the ring, so that with G groups G stages are busy at once:
     group       0   |    1
 
 Prefill chunks of a new sequence follow one another without waiting and are slotted between the
-groups. Frames of one ring keep their order, so a freed slot may be used again at once.
+groups, by turns, so that neither waits for the other's end. Frames of one ring keep their order,
+so a freed slot may be used again at once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from edgepipe.core.frame import SampledToken, SequenceId, Span
+from edgepipe.errors import WireError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,7 @@ class Batching:
     _slots: dict[int, SequenceId] = field(default_factory=dict)
     _waiting: deque[tuple[SequenceId, tuple[int, ...]]] = field(default_factory=deque)
     _next_group: int = 0
+    _prefill_is_due: bool = False
 
     @property
     def group_size(self) -> int:
@@ -58,9 +61,13 @@ class Batching:
         return -(-self.num_slots // self.num_groups)
 
     def admit(self, sequence: SequenceId, prompt_ids: tuple[int, ...]) -> None:
-        """Take a sequence in; it waits while every slot is taken."""
+        """Take a sequence in; it waits while every slot is taken.
+
+        Raises WireError if it is here already.
+        """
         assert prompt_ids, "an empty prompt has no last row to sample from"
-        assert sequence not in self._sequences
+        if sequence in self._sequences or any(waiting == sequence for waiting, _ in self._waiting):
+            raise WireError(f"sequence {sequence} is admitted already")
         self._waiting.append((sequence, prompt_ids))
         self._fill_slots()
 
@@ -70,10 +77,18 @@ class Batching:
         self._free(sequence)
 
     def returned(self, sampled: SampledToken) -> None:
-        """The last stage sampled a token: it is sent next, unless the sequence has ended."""
+        """The last stage sampled a token: it is sent next, unless the sequence has ended.
+
+        Raises WireError for a token that nothing in the ring asked for.
+        """
         sequence = self._sequences.get(sampled.sequence)
         if sequence is None:
             return
+        if not sequence.in_flight or sampled.position != sequence.start:
+            raise WireError(
+                f"a token for position {sampled.position} of sequence {sampled.sequence} came back "
+                f"where position {sequence.start} was due"
+            )
         if sampled.finish is not None:
             self._free(sampled.sequence)
             return
@@ -82,6 +97,8 @@ class Batching:
 
     def next(self) -> Work | None:
         """The next frame, or None until something is admitted or returned."""
+        if self._prefill_is_due:
+            return self._prefill() or self._decode()
         return self._decode() or self._prefill()
 
     def _decode(self) -> Work | None:
@@ -91,6 +108,7 @@ class Batching:
             members = [s for s in self._members(group) if not s.prefilling]
             if members and not any(s.in_flight for s in members):
                 self._next_group = (group + 1) % self.num_groups
+                self._prefill_is_due = True
                 return self._send(group, [(member, 1) for member in members])
         return None
 
@@ -98,6 +116,7 @@ class Batching:
         """The next chunk of the sequence that was admitted first."""
         for sequence in self._sequences.values():
             if sequence.prefilling:
+                self._prefill_is_due = False
                 count = min(self.prefill_chunk, len(sequence.pending))
                 return self._send(self._group(sequence.slot), [(sequence, count)])
         return None

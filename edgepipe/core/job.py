@@ -202,7 +202,7 @@ class EmitToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GiveUpLeases:
-    """Every attempt was refused: the job cannot start."""
+    """Every attempt was refused: the job cannot start. Its shell gives back what it holds."""
 
     reason: str
 
@@ -238,7 +238,8 @@ class Phase(StrEnum):
 class Job:
     """The coordinator's state of one job with `num_stages` stages, in ring order.
 
-    `lease_order` lists the stages by node, the order in which every coordinator asks.
+    `lease_order` lists the stages by node, the order in which every coordinator asks. `fences`
+    are the leases it holds, by stage: to be given back when it is over.
     """
 
     num_stages: int
@@ -285,13 +286,13 @@ class Job:
         return [ProvideWeights(stage=stage) for stage in range(self.num_stages)]
 
     def _refused(self, event: LeaseRefused) -> list[Instruction]:
-        fences, self.fences = self.fences, {}
         self._attempt += 1
+        if self._attempt == MAX_LEASE_ATTEMPTS:
+            self.phase = Phase.FAILED
+            return [GiveUpLeases(reason=event.reason)]
+        fences, self.fences = self.fences, {}
         release: list[Instruction] = [ReleaseLeases(fences=fences)] if fences else []
-        if self._attempt < MAX_LEASE_ATTEMPTS:
-            return [*release, BackOff(attempt=self._attempt)]
-        self.phase = Phase.FAILED
-        return [*release, GiveUpLeases(reason=event.reason)]
+        return [*release, BackOff(attempt=self._attempt)]
 
     def _stage_loaded(self, stage: int) -> list[Instruction]:
         self._loaded.add(stage)

@@ -24,7 +24,7 @@ def payload_bytes(codec: Codec, shape: Sequence[int], dtype: DType) -> int:
         WireError: a lossy codec was asked for integers.
     """
     if dtype is DType.INT64 and codec is not Codec.NONE:
-        raise WireError(f"Token ids cannot travel as {codec}: send them with codec none.")
+        raise WireError(f"token ids cannot travel as {codec}: send them with codec none")
     if not shape:
         return 0
     match codec:

@@ -1,7 +1,8 @@
 """Frozen dataclasses to JSON values and back.
 
 A record is a dataclass of ints, floats, booleans, strings, StrEnums, records, homogeneous tuples,
-dicts with string keys, and optional ones of these. Unknown keys are ignored, so that a newer writer may add fields.
+dicts with string keys, and optional ones of these. Unknown keys are ignored, so that a newer
+writer may add fields.
 """
 
 from __future__ import annotations
@@ -79,7 +80,14 @@ def _scalar(hint: Any, data: Any, where: str) -> Any:
             raise ValueError(f"{where} is not one of {', '.join(hint)}")
         return hint(data)
     if hint is float and type(data) is int:
-        return float(data)
+        return _float(data, where)
     if type(data) is not hint:
         raise ValueError(f"{where} is not of type {hint.__name__}")
     return data
+
+
+def _float(data: int, where: str) -> float:
+    try:
+        return float(data)
+    except OverflowError:
+        raise ValueError(f"{where} is too large") from None

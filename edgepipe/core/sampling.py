@@ -6,13 +6,14 @@ tokens, whatever was sampled before and wherever it was sampled.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgepipe.errors import UsageError
+from edgepipe.errors import StageError, UsageError
 
 Logits = npt.NDArray[np.float32]
 _FIRST_CANDIDATES = 1024
@@ -39,6 +40,7 @@ class Sampling:
             raise UsageError(f"seed must lie in [0, 2^64), not {self.seed}")
 
 
+@np.errstate(over="ignore")  # a difference too large for a float is -inf, which is meant
 def sample(logits: Logits, sampling: Sampling, position: int) -> tuple[int, float]:
     """Sample one token for `position`.
 
@@ -49,20 +51,30 @@ def sample(logits: Logits, sampling: Sampling, position: int) -> tuple[int, floa
 
     Returns:
         The token, and its log-probability under the unmodified logits.
+
+    Raises:
+        StageError: the largest logit is not finite, as it is where activations overflowed.
     """
+    top = float(logits.max())
+    if not math.isfinite(top):
+        raise StageError(
+            "the model gave logits that are not finite: use a dtype of wider range, such as float32"
+        )
     if sampling.temperature == 0 or sampling.top_k == 1:
         token = int(logits.argmax())
     else:
-        candidates, weights = _candidates(logits, sampling)
+        candidates, weights = _candidates(logits, top, sampling)
         threshold = _uniform(sampling.seed, position) * weights[-1]
         token = int(candidates[int(np.searchsorted(weights, threshold, side="right"))])
-    return token, _logprob(logits, token)
+    return token, _logprob(logits, top, token)
 
 
-def _candidates(logits: Logits, sampling: Sampling) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def _candidates(
+    logits: Logits, top: float, sampling: Sampling
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Tokens by falling probability, and their cumulative weights, after top-k and top-p."""
     size = logits.shape[0]
-    scaled = np.exp((logits.astype(np.float64) - float(logits.max())) / sampling.temperature)
+    scaled = np.exp((logits.astype(np.float64) - top) / sampling.temperature)
     limit = min(sampling.top_k or size, size)
     wanted = min(limit, _FIRST_CANDIDATES) if sampling.top_p < 1 else limit
     total = float(scaled.sum()) if limit == size else None
@@ -93,6 +105,5 @@ def _uniform(seed: int, position: int) -> float:
     return float(np.random.Generator(np.random.Philox(key=seed, counter=position)).random())
 
 
-def _logprob(logits: Logits, token: int) -> float:
-    top = float(logits.max())
+def _logprob(logits: Logits, top: float, token: int) -> float:
     return float(logits[token]) - top - float(np.log(np.exp(logits - top).sum()))

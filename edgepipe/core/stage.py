@@ -65,8 +65,9 @@ class Intake:
             )
         if len(header.sequences) != len(header.spans):
             raise WireError("a frame does not name one sequence per span")
-        if len({span.slot for span in header.spans}) != len(header.spans):
-            raise WireError("a frame names a slot twice")
+        for named in ([span.slot for span in header.spans], header.sequences):
+            if len(set(named)) != len(named):
+                raise WireError("a frame names a slot or a sequence twice")
 
     def _check_span(self, span: Span) -> None:
         if span.slot >= self.num_slots:

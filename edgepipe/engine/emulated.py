@@ -34,7 +34,8 @@ class EmulatedEngine:
     ) -> torch.Tensor:
         """Zeros of the right shape after `forward_s`; logits that favour the position's number."""
         assert self._spec is not None
-        time.sleep(self._spec.options["forward_s"])
+        if self._spec.options["forward_s"]:
+            time.sleep(self._spec.options["forward_s"])
         if not self._spec.head:
             shape = (inputs.shape[0], self._spec.options["hidden_size"])
             return torch.zeros(shape, dtype=DTYPES[self._spec.dtype])

@@ -34,7 +34,7 @@ SERVER_OPTIONS = (
     *_BOTH,
     ("grpc.so_reuseport", 0),  # on, a second server shares the port instead of being refused
     # Below the client's keepalive: a server drops clients that ping more often.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+    ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
 )
 
 

@@ -10,6 +10,7 @@ import asyncio
 import hmac
 import secrets
 import socket
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -89,17 +90,23 @@ async def _acknowledge(connection: socket.socket, frame_bytes: int) -> None:
 
 async def connect(host: str, port: int, token: bytes) -> socket.socket:
     """A connection to a listener. Raises Unreachable."""
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(ACCEPT_DEADLINE_S):
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            family, _, _, _, where = found[0]
-            connection = socket.socket(family, socket.SOCK_STREAM)
-            connection.setblocking(False)
-            await loop.sock_connect(connection, where)
+            return await _connect(host, port, token)
     except (OSError, TimeoutError) as error:
         raise Unreachable(f"no TCP connection to {host} port {port}: {error}") from None
-    await loop.sock_sendall(connection, token)
+
+
+async def _connect(host: str, port: int, token: bytes) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    family, _, _, _, where = found[0]
+    with ExitStack() as stack:
+        connection = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        connection.setblocking(False)
+        await loop.sock_connect(connection, where)
+        await loop.sock_sendall(connection, token)
+        stack.pop_all()
     return connection
 
 

@@ -89,12 +89,15 @@ async def _reach(channels: dict[Address, grpc.aio.Channel], deadline_s: float) -
 
 
 async def _connect(address: Address, channel: grpc.aio.Channel) -> Reached | None:
-    """Wait until the channel is ready; None once it was refused for a while."""
+    """Wait until the channel is ready; None once it has been refused for a while."""
     start = time.perf_counter()
     while (state := channel.get_state(try_to_connect=True)) is not State.READY:
-        if state is State.TRANSIENT_FAILURE and time.perf_counter() - start > REFUSED_S:
+        try:
+            # From its first failure on, a channel stays in that state until it is ready.
+            async with asyncio.timeout(REFUSED_S if state is State.TRANSIENT_FAILURE else None):
+                await channel.wait_for_state_change(state)
+        except TimeoutError:
             return None
-        await channel.wait_for_state_change(state)
     return Reached(address=address, round_trip_s=time.perf_counter() - start)
 
 

@@ -53,9 +53,13 @@ def _wildcard(port: int) -> str:
 
 def check_free(host: str, port: int) -> None:
     """Raise unless one can listen there: gRPC itself does not say why it cannot."""
-    family, _, _, _, where = socket.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+    try:
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except socket.gaierror:
+        raise UsageError(f"nobody knows the host {host}: listen on an address") from None
+    family, _, _, _, where = found[0]
     with socket.socket(family, socket.SOCK_STREAM) as attempt:
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

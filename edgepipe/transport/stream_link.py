@@ -10,7 +10,7 @@ from collections import deque
 from typing import Protocol
 
 from edgepipe.core.frame import Frame
-from edgepipe.errors import EdgepipeError, StageLost
+from edgepipe.errors import EdgepipeError, StageLost, Unreachable
 from edgepipe.transport import chunk
 from edgepipe.transport.bell import Bell
 from edgepipe.transport.chunk import CHUNK_BYTES
@@ -128,6 +128,8 @@ class StreamLink:
             while (message := await self._pipe.read()) is not None:
                 self._take(message)
             self._fail(StageLost("the other end closed the boundary"))
+        except Unreachable as error:
+            self._fail(StageLost(str(error)))
         except EdgepipeError as error:
             self._fail(error)
         finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from pathlib import Path
 
 import grpc
 import pytest
@@ -74,11 +75,10 @@ async def test_no_address_at_all_is_unreachable():
 
 def link_local():
     """This machine's first link-local address with its zone, or None."""
-    try:
-        with open("/proc/net/if_inet6", encoding="ascii") as table:
-            entries = [line.split() for line in table]
-    except OSError:
+    table = Path("/proc/net/if_inet6")
+    if not table.exists():
         return None
+    entries = [line.split() for line in table.read_text(encoding="ascii").splitlines()]
     for digits, _, _, scope, _, name in entries:
         if scope == "20":
             return f"{socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits))}%{name}"

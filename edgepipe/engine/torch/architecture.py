@@ -33,6 +33,7 @@ LIBRARY_ERRORS = (
 run on meta: it has no error tree of its own."""
 
 _MAX_LAYERS = 4096
+_DEPTH_FIELDS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 
 
 def torch_dtype(dtype: DType) -> torch.dtype:
@@ -50,22 +51,29 @@ def read_config(config: Mapping[str, Any]) -> Any:
     model_type = config.get("model_type")
     if model_type not in CONFIG_MAPPING:
         raise ModelError(f"The architecture {model_type!r} is not known to transformers.")
+    _check_depth(config)
     _check_not_quantised(config)
     left_out = {"auto_map", "quantization_config"}
     fields = {name: value for name, value in config.items() if name not in left_out}
     try:
-        parsed = CONFIG_MAPPING[model_type].from_dict(fields)
-        num_layers = parsed.get_text_config().num_hidden_layers
+        return CONFIG_MAPPING[model_type].from_dict(fields)
     except LIBRARY_ERRORS as error:
         raise ModelError(f"The {model_type} config is not valid: {one_line(error)}.") from error
-    if not 0 < num_layers <= _MAX_LAYERS:
-        raise ModelError(f"The {model_type} config asks for {num_layers} layers.")
-    return parsed
 
 
 def one_line(error: Exception) -> str:
     """What an error says, on one line."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def _check_depth(config: Mapping[str, Any]) -> None:
+    """Some configs make a list with an entry per layer, so this comes before they are parsed."""
+    text = config.get("text_config")
+    for fields in (config, text if isinstance(text, Mapping) else {}):
+        given = [fields.get(name) for name in _DEPTH_FIELDS]
+        num_layers = max((count for count in given if isinstance(count, int)), default=0)
+        if num_layers > _MAX_LAYERS:
+            raise ModelError(f"The {config['model_type']} config asks for {num_layers} layers.")
 
 
 def _check_not_quantised(config: Mapping[str, Any]) -> None:

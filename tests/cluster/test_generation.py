@@ -1,0 +1,113 @@
+"""The tokens that transformers gives in one process, however the model is cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from cluster.conftest import SMOLLM2, Cluster
+from transformers import AutoModelForCausalLM
+
+PROMPT = "Why is the sky blue? Explain it to a child."
+NUM_TOKENS = 64
+EXACT = ("--codec", "none", "--dtype", "float32", "--temperature", "0")
+
+
+@pytest.fixture(scope="module")
+def whole(smollm2_file: Path) -> torch.nn.Module:
+    """SmolLM2 in this process, loaded by transformers alone."""
+    return AutoModelForCausalLM.from_pretrained(
+        smollm2_file.parent, gguf_file=smollm2_file.name, dtype=torch.float32
+    )
+
+
+def expect_equal(whole: torch.nn.Module, prompt: list[int], tokens: list[int]) -> None:
+    """CONTRACT, "Comparing": a difference counts only where the best two logits are apart."""
+    ids = torch.tensor([[*prompt, *tokens]])
+    with torch.inference_mode():
+        logits = whole(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+    best = logits.topk(2, dim=-1)
+    for step, token in enumerate(tokens):
+        gap = float(best.values[step, 0] - best.values[step, 1])
+        assert token == int(best.indices[step, 0]) or gap <= 1e-4, f"token {step} differs"
+
+
+CUTS = {
+    "1 stage": ("--stages", 1),
+    "2 stages": ("--stages", 2),
+    "3 stages": ("--stages", 3),
+    "4 stages": ("--stages", 4),
+    "uneven": ("--split", "1,4,29"),
+    "uneven, named": ("--split", "23", "--nodes", "dan,ada"),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS.keys())
+def test_the_very_tokens(cluster: Cluster, whole: torch.nn.Module, cut: tuple[object, ...]) -> None:
+    words = ("run", SMOLLM2, "--prompt", PROMPT, "--max-tokens", NUM_TOKENS, *EXACT, *cut, "--json")
+    answer = cluster.run(*words)
+    assert answer.code == 0, answer.err
+    found = answer.json
+    assert found["codec"] == "none"
+    assert len(found["token_ids"]) == NUM_TOKENS or found["finish_reason"] == "stop"
+    expect_equal(whole, found["prompt_token_ids"], found["token_ids"])
+    layers = [stage["layers"] for stage in found["plan"]]
+    assert layers[0][0] == 0
+    assert layers[-1][1] == 30
+    assert all(one[1] == two[0] for one, two in zip(layers, layers[1:], strict=False))
+
+
+def test_every_worker_stays_within_its_memory(cluster: Cluster) -> None:
+    words = ("run", SMOLLM2, "--prompt", PROMPT, "--max-tokens", 4, *EXACT, "--json")
+    stages = cluster.run(*words).json["plan"]
+    for stage in stages:
+        allowed = stage["baseline_bytes"] + 1.3 * stage["weight_bytes"] + (64 << 20)
+        assert stage["peak_bytes"] <= allowed, stage
+
+
+def test_a_seed_gives_the_same_answer_again(cluster: Cluster) -> None:
+    words = ("run", SMOLLM2, "--prompt", PROMPT, "--max-tokens", 24, "--temperature", 1.2)
+    words = (*words, "--top-p", 0.95, "--top-k", 50, "--json")
+    one, two = (cluster.run(*words, "--seed", 7, "--stages", n).json for n in (2, 3))
+    other = cluster.run(*words, "--seed", 8, "--stages", 2).json
+    assert one["token_ids"] == two["token_ids"]
+    assert one["seed"] == 7
+    assert other["token_ids"] != one["token_ids"]
+
+
+def test_a_stop_string_ends_the_text_before_it(cluster: Cluster) -> None:
+    words = ("run", SMOLLM2, "--prompt", PROMPT, "--max-tokens", 64, "--temperature", 0, "--json")
+    text = cluster.run(*words).json["text"]
+    stop = text[20:26]
+    stopped = cluster.run(*words, "--stop", stop).json
+    assert stopped["text"] == text[: text.index(stop)]
+    assert stopped["finish_reason"] == "stop"
+
+
+def test_the_answer_streams_to_standard_output_and_the_rest_to_standard_error(
+    cluster: Cluster,
+) -> None:
+    words = ("run", SMOLLM2, "--prompt", PROMPT, "--max-tokens", 16, "--temperature", 0)
+    shown = cluster.run(*words)
+    assert shown.out.strip() == cluster.run(*words, "--json").json["text"].strip()
+    assert "tokens/s" in shown.err
+
+
+def test_chat_remembers_what_was_said(cluster: Cluster) -> None:
+    talk = cluster.run(
+        *("chat", SMOLLM2, "--max-tokens", 12, "--temperature", 0, "--context", 512),
+        stdin="My name is Ada.\nWhat is my name?\n",
+    )
+    assert talk.code == 0, talk.err
+    assert len(talk.out.strip().splitlines()) >= 2
+    assert talk.err.count("tokens/s") == 2
+
+
+def test_int8_costs_at_most_two_percent_of_the_logits_deviation(cluster: Cluster) -> None:
+    exact = cluster.run("verify", SMOLLM2, "--codec", "none", "--dtype", "float32", "--json").json
+    assert exact["ok"]
+    assert exact["max_logit_difference"] <= 1e-3
+    found = cluster.run("verify", SMOLLM2, "--codec", "int8", "--dtype", "float32", "--json").json
+    assert found["ok"]
+    assert 0 < found["logit_error"] <= 0.02
