@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Self, TypeVar
 
@@ -55,9 +56,10 @@ class ComputeThread:
             if not future.done():
                 settle(value)
 
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(reply)
 
     def _serve(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
+            del call  # or its result would live until the next one comes

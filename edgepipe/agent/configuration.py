@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edgepipe.agent.home import default_home
 from edgepipe.agent.settings import AgentSettings
 from edgepipe.errors import UsageError
+from edgepipe.home import default_home
 
 FILE_NAME = "agent.toml"
 _MAX_FILE_BYTES = 1 << 20

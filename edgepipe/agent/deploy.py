@@ -33,7 +33,7 @@ batches of half of all, so more of them mean fewer messages: one for four tokens
 
 
 def check(load: stage_pb2.Load) -> None:
-    """Raise WireError unless every number of the message is one that a stage can have."""
+    """Raise WireError unless every value of the message is one that a stage can have."""
     bounds = {
         "stages": (load.num_stages, 1, MAX_STAGES),
         "stage": (load.stage, 0, load.num_stages - 1),
@@ -48,6 +48,11 @@ def check(load: stage_pb2.Load) -> None:
     for name, (value, low, high) in bounds.items():
         if not low <= value <= high:
             raise WireError(f"a stage cannot have {name} {value}, only {low} to {high}")
+    ends = (load.stage == 0, load.stage == load.num_stages - 1)
+    if (load.embedding, load.head) != ends:
+        raise WireError("the embedding is on the first stage alone and the head on the last")
+    if convert.dtype_from_wire(load.dtype) not in FLOATS:
+        raise WireError("a stage computes in float32, bfloat16 or float16")
 
 
 def credits(load: stage_pb2.Load) -> int:  # noqa: A001 -- the transport's own term
@@ -93,7 +98,7 @@ def stage_spec(load: stage_pb2.Load, store: WeightStore) -> StageSpec:
 def _json(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise WireError("a stage's config is not JSON") from None
     if not isinstance(value, dict):
         raise WireError("a stage's config is not a JSON object")

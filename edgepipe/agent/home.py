@@ -1,4 +1,4 @@
-"""EDGEPIPE_HOME: what an agent keeps on disk.
+"""What an agent keeps under EDGEPIPE_HOME to be known by.
 
     <home>/nodes/<name>/id       who this node is, random, for ever
                        /fence    the highest fence it ever granted
@@ -9,56 +9,22 @@ Several agents may share a home under different names. Every write is an atomic 
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import platformdirs
 from filelock import FileLock, Timeout
 
 from edgepipe.core.profile import NodeId
 from edgepipe.errors import NodeError, UsageError
+from edgepipe.home import write_atomically
 
 _ID = re.compile(r"[0-9a-f]{16}")
 _FENCE = re.compile(r"[0-9]{1,18}")
 _MAX_FILE_BYTES = 64
-
-
-def default_home() -> Path:
-    """Where edgepipe keeps its things unless told otherwise."""
-    return Path(platformdirs.user_data_dir("edgepipe", appauthor=False))
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`, so that a reader, or a crash, sees the old or the new whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut; Windows cannot open a folder and needs no help."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Identity:

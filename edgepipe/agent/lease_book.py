@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -53,7 +54,9 @@ class LeaseBook:
             if isinstance(answer, Refused):
                 raise LeaseHeld(answer.sentence)
             await asyncio.to_thread(self._fences.save_fence, answer.fence)
-            self._set(state)
+            # Only this device's: the others' may have been renewed or released meanwhile.
+            others = {**self._state.leases, device: state.leases[device]}
+            self._set(replace(state, leases=others))
         self._tell(device, answer.fence)
         _log.info("lease granted", device=device, job=job, holder=holder, fence=answer.fence)
         return answer

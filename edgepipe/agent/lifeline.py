@@ -20,14 +20,16 @@ _PR_SET_PDEATHSIG = 1
 def die_with_parent(on_line: Callable[[bytes], None]) -> None:
     """Exit as soon as standard input ends; give every line before that to `on_line`.
 
-    `on_line` is called on a thread of its own.
+    `on_line` is called on a thread of its own; should it fail, the process exits too.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def watch() -> None:
-        for line in sys.stdin.buffer:
-            on_line(line)
-        os._exit(0)
+        try:
+            for line in sys.stdin.buffer:
+                on_line(line)
+        finally:
+            os._exit(0)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()

@@ -69,7 +69,11 @@ class Parking:
             self._expiry = None
 
     def _expire(self) -> None:
-        self._unloading = asyncio.get_running_loop().create_task(self.clear())
+        """Out of reach at once, so that no `load` is given what is about to go."""
+        parked, self._parked = self._parked, None
+        if parked is not None:
+            unload = self._compute.run(parked.engine.unload)
+            self._unloading = asyncio.get_running_loop().create_task(unload)
 
 
 def _free(engine: Engine) -> None:

@@ -11,7 +11,6 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -24,22 +23,15 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from edgepipe.agent.home import default_home
 from edgepipe.core.lease import DEFAULT_TTL_S, MAX_TTL_S, MIN_TTL_S
 from edgepipe.core.profile import Address, DeviceId
 from edgepipe.core.size import parse_size
 from edgepipe.discovery.peers import DEFAULT_PORT, parse_address, parse_peers
 from edgepipe.errors import UsageError
+from edgepipe.home import default_home
+from edgepipe.obs.logs import LogFormat
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-
-
-class LogFormat(StrEnum):
-    """`auto` is for people on a terminal and JSON elsewhere."""
-
-    AUTO = "auto"
-    CONSOLE = "console"
-    JSON = "json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

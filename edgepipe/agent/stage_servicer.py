@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -15,12 +16,14 @@ from edgepipe.agent.fence import Fence
 from edgepipe.agent.parking import Parking
 from edgepipe.agent.session import Session
 from edgepipe.core.api import API, check_api
-from edgepipe.errors import LeaseLost
+from edgepipe.errors import LeaseHeld, LeaseLost
 from edgepipe.transport.grpc_link import SERVICE, Welcome, boundary_handler
 from edgepipe.transport.link import Hello
 from edgepipe.transport.measure import probe_handler
+from edgepipe.transport.status import aborting
 from edgepipe.wire.v1 import stage_pb2
 
+PREVIOUS_DEADLINE_S = 10.0
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _log = structlog.get_logger(__name__)
@@ -53,8 +56,7 @@ class StageServicer:
         self, commands: AsyncIterator[stage_pb2.Command], context: Context
     ) -> AsyncIterator[stage_pb2.Event]:
         """One job's stage. It waits for the one before to end, which its lost lease sees to."""
-        del context
-        async with self._free:
+        async with aborting(context), self._alone():
             session = Session(device=self._device, fence=self._fence, parking=self._parking)
             self._session = session
             running = asyncio.create_task(session.run(commands))
@@ -66,6 +68,19 @@ class StageServicer:
                 running.cancel()
                 await asyncio.wait({running})
                 _log.info("stage ended", job=session.load.job)
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Wait for the session before to end. Raises LeaseHeld if it does not."""
+        try:
+            async with asyncio.timeout(PREVIOUS_DEADLINE_S):
+                await self._free.acquire()
+        except TimeoutError:
+            raise LeaseHeld("another job's stage still runs on this device") from None
+        try:
+            yield
+        finally:
+            self._free.release()
 
     async def accept(self, hello: Hello) -> Welcome:
         """Take the boundary of the stage before ours, if it belongs to the running job."""

@@ -28,6 +28,7 @@ from edgepipe.agent.weights import WeightStore
 from edgepipe.agent.worker_process import WorkerSpec
 from edgepipe.core.api import API
 from edgepipe.core.profile import DeviceId, DeviceProfile, NodeId, NodeProfile
+from edgepipe.core.reach import is_loopback
 from edgepipe.discovery.addresses import advertised, multicast_hosts, read_interfaces
 from edgepipe.discovery.advertiser import Advertiser
 from edgepipe.discovery.record import Advertisement
@@ -114,6 +115,7 @@ class Supervisor:
                 tasks.create_task(self._crew.keep())
                 tasks.create_task(self._leases.expire())
                 port = self._addresses[0].port
+                self._warn_of_plain_text()
                 _log.info("agent listens", addresses=[str(a) for a in self._addresses])
                 on_ready(port)
         finally:
@@ -144,15 +146,27 @@ class Supervisor:
     def _tell(self, device: DeviceId, fence: int) -> None:
         self._crew.tell(device, fence)
 
+    def _warn_of_plain_text(self) -> None:
+        open_to_others = [a for a in self._addresses if not is_loopback(a.host)]
+        if open_to_others and not self._settings.insecure:
+            _log.warning(
+                "PLAIN TEXT: anyone on this network can use this machine and read what it "
+                "computes; trust the network, and accept this with --insecure"
+            )
+
     @asynccontextmanager
     async def _advertising(self, *, enabled: bool) -> AsyncIterator[None]:
         if not enabled:
             yield
             return
         settings = self._settings
-        advertiser = Advertiser(
-            multicast_hosts(self._interfaces, settings.listen.host, only=settings.interface)
-        )
+        hosts = multicast_hosts(self._interfaces, settings.listen.host, only=settings.interface)
+        try:
+            advertiser = Advertiser(hosts)
+        except OSError as error:
+            _log.warning("mDNS cannot be used here: others need --peer", because=str(error))
+            yield
+            return
         await advertiser.start(self._advertisement())
         try:
             yield

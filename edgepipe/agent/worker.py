@@ -28,6 +28,7 @@ from edgepipe.engine.torch.engine import warm_up
 from edgepipe.errors import EdgepipeError
 from edgepipe.obs import logs
 from edgepipe.transport.channel import bind, create_server
+from edgepipe.transport.loop import run_loop
 
 _log = structlog.get_logger(__name__)
 
@@ -37,7 +38,7 @@ def main() -> None:
     options = _parse()
     logs.configure(options.log_format, "info", device=options.device)
     try:
-        asyncio.run(_serve(options))
+        run_loop(_serve(options))
     except EdgepipeError as error:
         _log.error("worker cannot start", because=str(error))
         sys.exit(error.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -47,6 +48,7 @@ def _options(
 
 def main() -> None:
     """Run a command; an error is one sentence on standard error."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core would print beside our sentence
     try:
         app()
     except EdgepipeError as error:

@@ -42,13 +42,12 @@ def agent(
     private: Annotated[bool, typer.Option("--private", hidden=True)] = False,
 ) -> None:
     """Offer this machine's devices until it is stopped."""
-    import asyncio
-
     from edgepipe.agent.configuration import load_settings
     from edgepipe.agent.home import EphemeralIdentity, open_identity
     from edgepipe.agent.lifeline import die_with_parent
     from edgepipe.agent.supervisor import run_agent
     from edgepipe.obs import logs
+    from edgepipe.transport.loop import run_loop
 
     settings = load_settings(
         {
@@ -79,4 +78,4 @@ def agent(
     with (
         EphemeralIdentity() if private else open_identity(settings.home, settings.name) as identity
     ):
-        asyncio.run(run_agent(settings, identity, mdns=mdns, on_ready=on_ready))
+        run_loop(run_agent(settings, identity, mdns=mdns, on_ready=on_ready))

@@ -39,11 +39,10 @@ def decode(
     insecure: options.Insecure = False,
 ) -> None:
     """Tokens per second, and what a stage and a hop take."""
-    import asyncio
-
     from edgepipe.cli.benches import DecodeBench, bench_decode
     from edgepipe.core.pipeline import Objective
     from edgepipe.errors import UsageError
+    from edgepipe.transport.loop import run_loop
 
     del insecure
     if engine == "emulated" and model is not None:
@@ -75,7 +74,7 @@ def decode(
         dtype=dtype,
         codec=codec,
     )
-    asyncio.run(bench_decode(work, where, how, json=json))
+    run_loop(bench_decode(work, where, how, json=json))
 
 
 @bench.command()
@@ -89,10 +88,9 @@ def link(
     insecure: options.Insecure = False,
 ) -> None:
     """Every link both ways, with real frames, beside one raw TCP stream."""
-    import asyncio
-
     from edgepipe.cli.benches import bench_link
+    from edgepipe.transport.loop import run_loop
 
     del insecure
     where = options.where(cluster=cluster, peer=peer, local=local, threads=None, slowdown=None)
-    asyncio.run(bench_link(where, frame_bytes=frame_mib << 20, json=json))
+    run_loop(bench_link(where, frame_bytes=frame_mib << 20, json=json))

@@ -37,10 +37,9 @@ def chat(
     insecure: options.Insecure = False,
 ) -> None:
     """Talk to a model; an empty line or Ctrl-D ends it."""
-    import asyncio
-
     from edgepipe.cli.sampling import Wish
     from edgepipe.cli.talking import talk
+    from edgepipe.transport.loop import run_loop
 
     del insecure
     options.check_engine(engine)
@@ -66,4 +65,4 @@ def chat(
         seed=seed,
         stops=tuple(stop or ()),
     )
-    asyncio.run(talk(model, wish, where, how, system=system, context=context))
+    run_loop(talk(model, wish, where, how, system=system, context=context))

@@ -9,13 +9,12 @@ MAX_TOKENS = 96
 
 def demo() -> None:
     """Spread SmolLM2-135M over three private agents, found over mDNS, and ask it something."""
-    import asyncio
-
     from edgepipe.cli import options
     from edgepipe.cli.answering import answer_demo
     from edgepipe.cli.sampling import Wish
     from edgepipe.coordinator.launch import How, Where
+    from edgepipe.transport.loop import run_loop
 
-    where = Where(home=options.home(), local=NUM_AGENTS, mdns=True)
+    where = Where(home=options.home(), local=NUM_AGENTS, local_mdns=True)
     wish = Wish(max_tokens=MAX_TOKENS, temperature=0.0, top_p=None, top_k=None, seed=0, stops=())
-    asyncio.run(answer_demo(QUESTION, wish, where, How(num_stages=NUM_AGENTS)))
+    run_loop(answer_demo(QUESTION, wish, where, How(num_stages=NUM_AGENTS)))

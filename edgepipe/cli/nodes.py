@@ -16,13 +16,12 @@ def nodes(
     insecure: options.Insecure = False,
 ) -> None:
     """Show the nodes of the cluster: devices, memory, health, and why one cannot be used."""
-    import asyncio
-
     from rich.console import Console
 
     from edgepipe.cli.show import node_rows, print_json
     from edgepipe.cli.tables import nodes_json, nodes_table
     from edgepipe.coordinator.launch import open_cluster
+    from edgepipe.transport.loop import run_loop
 
     del insecure
     where = options.where(
@@ -37,4 +36,4 @@ def nodes(
         else:
             Console().print(nodes_table(rows))
 
-    asyncio.run(show())
+    run_loop(show())

@@ -117,10 +117,9 @@ def check_engine(engine: str) -> None:
 
 def home() -> Path:
     """EDGEPIPE_HOME, else the platform's place for an application's data."""
-    import platformdirs
+    from edgepipe.home import default_home
 
-    default = platformdirs.user_data_dir("edgepipe", appauthor=False)
-    return Path(os.environ.get("EDGEPIPE_HOME") or default)
+    return Path(os.environ.get("EDGEPIPE_HOME") or default_home())
 
 
 def where(

@@ -35,11 +35,11 @@ def plan(
     insecure: options.Insecure = False,
 ) -> None:
     """Show the plan for a model: stages, memory, and whether it fits."""
-    import asyncio
     from dataclasses import replace
 
     from edgepipe.cli.plans import show_plan
     from edgepipe.core.plan import require_fit
+    from edgepipe.transport.loop import run_loop
 
     del insecure
     where = options.where(
@@ -57,7 +57,7 @@ def plan(
         codec=codec,
     )
     how = replace(how, num_slots=slots)
-    found = asyncio.run(show_plan(model, where, how, context, json=json))
+    found = run_loop(show_plan(model, where, how, context, json=json))
     if save is not None:
         options.write_plan(save, found)
     if json and not found.feasible:

@@ -38,10 +38,9 @@ def run(
     insecure: options.Insecure = False,
 ) -> None:
     """Generate an answer, streamed as it comes."""
-    import asyncio
-
     from edgepipe.cli.answering import answer_once
     from edgepipe.cli.sampling import Wish
+    from edgepipe.transport.loop import run_loop
 
     del insecure
     options.check_engine(engine)
@@ -67,4 +66,4 @@ def run(
         seed=seed,
         stops=tuple(stop or ()),
     )
-    asyncio.run(answer_once(model, prompt, wish, where, how, raw=raw, json=json))
+    run_loop(answer_once(model, prompt, wish, where, how, raw=raw, json=json))

@@ -35,9 +35,8 @@ def verify(
 
     Holds the whole model here: meant for small ones.
     """
-    import asyncio
-
     from edgepipe.cli.verifying import verify_logits
+    from edgepipe.transport.loop import run_loop
 
     del insecure
     where = options.where(
@@ -54,5 +53,5 @@ def verify(
         dtype=dtype,
         codec=codec,
     )
-    if not asyncio.run(verify_logits(model, prompt, where, how, json=json)):
+    if not run_loop(verify_logits(model, prompt, where, how, json=json)):
         raise typer.Exit(1)

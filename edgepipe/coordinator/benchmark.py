@@ -13,6 +13,7 @@ from edgepipe.coordinator.stage_client import StageMeter
 from edgepipe.core.frame import SampledToken, SequenceId
 from edgepipe.core.job import Request
 from edgepipe.core.sampling import Sampling
+from edgepipe.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ async def measure_decode(
     """Decode `streams` sequences of `num_tokens` at once; `base` numbers the first of them.
 
     The rate counts the time in which every stream decodes: from the last first token to the
-    first last token.
+    first last token. Raises UsageError where nothing falls into that time.
     """
     meters: list[list[StageMeter]] = []
     runs = [_Stream(began_s=time.perf_counter(), token_s=[]) for _ in range(streams)]
@@ -87,6 +88,8 @@ def _figures(
 ) -> DecodeFigures:
     streams = len(runs)
     tokens = sum(begin < at <= end for run in runs for at in run.token_s)
+    if not tokens:
+        raise UsageError("too few tokens for a rate: ask for more with --tokens")
     rate = tokens / (end - begin)
     before, after = meters
     busy_s = [b.busy_s - a.busy_s for a, b in zip(before, after, strict=True)]

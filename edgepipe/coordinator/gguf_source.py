@@ -19,9 +19,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgepipe.coordinator.home import folder_atomically
 from edgepipe.coordinator.source import GgufOrigin, SourceTensor
 from edgepipe.errors import DamagedWeights, ModelError
+from edgepipe.home import folder_atomically
 
 if TYPE_CHECKING:
     from transformers.integrations.gguf.reader import GgufHeader, TensorInfo

@@ -13,7 +13,7 @@ from typing import Protocol
 from edgepipe.coordinator.deployment import Deployment, StagePlace
 from edgepipe.coordinator.local import local_agents
 from edgepipe.coordinator.models import Model, resolve
-from edgepipe.coordinator.nodes import Node, Roster, Search, find_nodes, lan_hosts
+from edgepipe.coordinator.nodes import LOOPBACK_HOSTS, Node, Roster, Search, find_nodes, lan_hosts
 from edgepipe.coordinator.parts import Part, build_parts, parts_for
 from edgepipe.coordinator.pipeline import Pipeline, open_pipeline
 from edgepipe.coordinator.progress import Progress
@@ -31,7 +31,10 @@ PREFILL_CHUNK = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Where:
-    """Which machines to use: private agents of this one, or those of a cluster."""
+    """Which machines to use: private agents of this one, or those of a cluster.
+
+    `local_mdns` has the private agents found over mDNS, on loopback, as others are.
+    """
 
     home: Path
     cluster: str = "default"
@@ -39,7 +42,7 @@ class Where:
     local: int | None = None
     threads: int | None = None
     slowdowns: tuple[float, ...] = ()
-    mdns: bool = True
+    local_mdns: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +90,7 @@ async def open_cluster(where: Where) -> AsyncIterator[Roster]:
     """The nodes to use, started first where they are to be private ones."""
     async with AsyncExitStack() as stack:
         if where.local is None:
-            hosts = lan_hosts() if where.mdns else ()
-            search = Search(cluster=where.cluster, peers=where.peers, hosts=hosts)
+            search = Search(cluster=where.cluster, peers=where.peers, hosts=lan_hosts())
         else:
             search = await _start_local(where, where.local, stack)
         yield await stack.enter_async_context(find_nodes(search))
@@ -97,10 +99,18 @@ async def open_cluster(where: Where) -> AsyncIterator[Roster]:
 async def _start_local(where: Where, count: int, stack: AsyncExitStack) -> Search:
     agents = await stack.enter_async_context(
         local_agents(
-            count, home=where.home, threads=where.threads, slowdowns=where.slowdowns, mdns=False
+            count,
+            home=where.home,
+            threads=where.threads,
+            slowdowns=where.slowdowns,
+            mdns=where.local_mdns,
         )
     )
-    return Search(cluster=agents.name, peers=agents.peers)
+    if not where.local_mdns:
+        return Search(cluster=agents.name, peers=agents.peers)
+    return Search(
+        cluster=agents.name, hosts=LOOPBACK_HOSTS, enough=lambda found: len(found) >= count
+    )
 
 
 def candidates(roster: Roster) -> tuple[Candidate, ...]:
@@ -172,8 +182,8 @@ def deployment(
         for index, (node, _) in enumerate(places)
     ]
     stages = tuple(
-        _place(shape, stage, node, device, parts, codec)
-        for stage, (node, device), codec in zip(chosen.stages, places, codecs, strict=True)
+        _place(shape, stage, place, parts, codec)
+        for stage, place, codec in zip(chosen.stages, places, codecs, strict=True)
     )
     return Deployment(
         job=JobId(secrets.token_hex(8)),
@@ -209,12 +219,12 @@ def _codec(dtype: DType, here: Node, there: Node) -> Codec:
 def _place(
     shape: ModelShape,
     stage: Stage,
-    node: Node,
-    device: DeviceProfile,
+    place: tuple[Node, DeviceProfile],
     parts: Sequence[Part],
     codec: Codec,
 ) -> StagePlace:
     items = shape.items(stage.first, stage.end, embedding=stage.embedding, head=stage.head)
+    node, device = place
     return StagePlace(
         node=node.profile,
         device=device,

@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgepipe.coordinator.home import write_atomically
 from edgepipe.coordinator.layout import Layout, LayoutReader, lay_out
 from edgepipe.coordinator.source import SourceTensor
 from edgepipe.errors import ModelError
+from edgepipe.home import write_atomically
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all), from any thread."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from edgepipe import __version__
-from edgepipe.coordinator.home import write_atomically
 from edgepipe.core import record
 from edgepipe.core.model import ModelShape
+from edgepipe.home import write_atomically
 
 
 def model_shape(name: str, config: dict[str, Any], *, home: Path) -> ModelShape:

@@ -7,13 +7,17 @@ spun, so that many emulated devices share one core.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from edgepipe.core.frame import Span
 from edgepipe.engine.base import Loaded, Progress, StageSpec
+from edgepipe.errors import ModelError
 
+MAX_FORWARD_S = 60.0
+MAX_SIZE = 1 << 24
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -24,7 +28,8 @@ class EmulatedEngine:
         self._spec: StageSpec | None = None
 
     def load(self, spec: StageSpec, progress: Progress) -> Loaded:
-        """Remember the sizes; there are no weights."""
+        """Remember the sizes; there are no weights. Raises ModelError for options out of bounds."""
+        _check(spec.options)
         self._spec = spec
         progress(0, 0)
         return Loaded(weight_bytes=0, kv_bytes=0)
@@ -61,3 +66,15 @@ class EmulatedEngine:
     def unload(self) -> None:
         """Nothing is held."""
         self._spec = None
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    forward_s = options.get("forward_s")
+    if not isinstance(forward_s, int | float) or not 0 <= forward_s <= MAX_FORWARD_S:
+        raise ModelError(
+            f"an emulated stage takes 0 to {MAX_FORWARD_S:.0f} s a frame, not {forward_s}"
+        )
+    for name in ("hidden_size", "vocab_size"):
+        size = options.get(name)
+        if not isinstance(size, int) or not 0 < size <= MAX_SIZE:
+            raise ModelError(f"an emulated stage has a {name} of 1 to {MAX_SIZE}, not {size}")

@@ -96,6 +96,9 @@ def from_rpc_error(error: grpc.aio.AioRpcError, peer: str) -> EdgepipeError:
             return VersionMismatch(f"{peer} lacks a call that we need: run one version everywhere")
         case grpc.StatusCode.CANCELLED:
             return StageLost(f"{peer} broke the connection off; run it again")
+        case grpc.StatusCode.INTERNAL if "Internal error from Core" in details:
+            # What grpc.aio says where a call ended while we were writing to it.
+            return StageLost(f"{peer} ended the call while it was written to; run it again")
         case _:
             return StageError(f"{peer} failed with {error.code().name} ({details}): see its log")
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edgepipe.agent.home import open_identity, write_atomically
+from edgepipe.agent.home import open_identity
 from edgepipe.errors import NodeError, UsageError
+from edgepipe.home import write_atomically
 
 OPEN = """
 import sys

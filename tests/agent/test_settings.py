@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from edgepipe.agent.configuration import load_settings
-from edgepipe.agent.settings import AgentSettings, LogFormat, default_name, parse_memory_limits
+from edgepipe.agent.settings import AgentSettings, default_name, parse_memory_limits
 from edgepipe.core.profile import Address, DeviceId
 from edgepipe.errors import UsageError
+from edgepipe.obs.logs import LogFormat
 
 SHIPPED = Path(__file__).parents[2] / "agents" / "agent.toml"
 

@@ -38,7 +38,9 @@ def next_frame(state: Batching) -> str | None:
     return frame(state.next())
 
 
-def home(state: Batching, sequence: int, position: int, token: int = 5, *, last: bool = False):
+def home(
+    state: Batching, sequence: int, position: int, token: int = 5, *, last: bool = False
+) -> None:
     """The last stage's token for a position came back; `last` ends the sequence."""
     state.returned(
         SampledToken(
@@ -137,7 +139,9 @@ def test_groups_take_turns() -> None:
     ("num_slots", "num_groups", "groups"),
     [(1, 1, [0]), (4, 2, [0, 0, 1, 1]), (5, 2, [0, 0, 0, 1, 1]), (5, 4, [0, 0, 1, 1, 2])],
 )
-def test_every_slot_belongs_to_one_group(num_slots: int, num_groups: int, groups: list[int]):
+def test_every_slot_belongs_to_one_group(
+    num_slots: int, num_groups: int, groups: list[int]
+) -> None:
     state = batching(num_slots=num_slots, num_groups=num_groups)
     for sequence in range(num_slots):
         admit(state, sequence, 1)

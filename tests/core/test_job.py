@@ -43,7 +43,7 @@ from edgepipe.core.job import (
 from edgepipe.core.sampling import Sampling
 
 
-def short(instruction: Instruction) -> str:  # noqa: PLR0911 -- a line per instruction
+def short(instruction: Instruction) -> str:  # noqa: C901, PLR0911 -- a line each
     match instruction:
         case AcquireLease(stage=stage):
             return f"acquire {stage}"

@@ -21,7 +21,7 @@ def logits(*values: float) -> np.ndarray:
 def probabilities(row: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     scaled = row.astype(np.float64) / temperature
     weights = np.exp(scaled - scaled.max())
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 def drawn(row: np.ndarray, sampling: Sampling, count: int) -> np.ndarray:
@@ -124,7 +124,7 @@ SAMPLINGS = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(values=TIED, sampling=SAMPLINGS)
 def test_only_candidates_are_sampled(values: list[float], sampling: Sampling) -> None:
     row = logits(*values)
@@ -160,6 +160,14 @@ def test_a_nucleus_wider_than_the_first_1024_candidates_is_whole(top_k: int) -> 
     assert found <= kept
     last_third = sorted(kept, key=lambda token: (row[token], -token))[: len(kept) // 3]
     assert len(found & set(last_third)) > 50
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 0.5), (2, 1.0), (4, 0.5)])
+def test_a_nucleus_ends_with_the_token_that_completes_it(top_k: int, top_p: float) -> None:
+    """Of four equal tokens the two with the lowest ids are half of the mass, to the bit."""
+    sampling = Sampling(temperature=1.0, top_k=top_k, top_p=top_p, seed=3)
+    counts = drawn(np.zeros(4, dtype=np.float32), sampling, 60)
+    assert (counts > 0).tolist() == [True, True, False, False]
 
 
 @pytest.mark.parametrize("size", [1023, 1024, 1025])
@@ -220,7 +228,7 @@ def test_the_logits_are_left_as_they_are() -> None:
 # --------------------------------------------------------------------------------- extremes
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     values=st.lists(st.sampled_from([-math.inf, -1.0, 0.0, 1.0]), min_size=1, max_size=8).filter(
         lambda values: max(values) > -math.inf

@@ -216,6 +216,10 @@ def test_only_the_last_chunk_of_a_prompt_is_sampled_from() -> None:
     assert table.due(frame((0, 2, 1))) == (Draw(span=0, position=3, sampling=admission().sampling),)
 
 
+def test_a_span_beyond_the_end_of_its_sequence_is_not_sampled_from() -> None:
+    assert tails().due(frame((0, 0, 4))) == ()
+
+
 def test_a_token_carries_where_it_belongs() -> None:
     assert draw_one(tails(), frame((0, 0, 3)), token=5) == SampledToken(
         sequence=SEQUENCE, slot=0, position=3, token=5, logprob=-0.25

@@ -197,5 +197,5 @@ class CoreRingMachine(RuleBasedStateMachine):
                 assert self.finished[sequence] is reason
 
 
-CoreRingMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+CoreRingMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
 TestCoreRingMachine = CoreRingMachine.TestCase

@@ -1,4 +1,4 @@
-"""Files under EDGEPIPE_HOME: written aside and renamed, so that no reader sees half of one."""
+"""EDGEPIPE_HOME: where edgepipe keeps things. Whole files appear at once, or not at all."""
 
 from __future__ import annotations
 
@@ -9,18 +9,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import platformdirs
+
+
+def default_home() -> Path:
+    """Where edgepipe keeps its things unless told otherwise."""
+    return Path(platformdirs.user_data_dir("edgepipe", appauthor=False))
+
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`; of several writers the last one wins."""
+    """Replace `path` by `data`, so that a reader, or a crash, sees the old or the new whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:32]}.")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:32]}-")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut; Windows cannot open a folder and needs no help."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

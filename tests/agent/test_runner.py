@@ -1,0 +1,452 @@
+"""A ring of runners in one process: real links, threads and engines.
+
+Greedy tokens of a tiny random model, cut into stages, are those of transformers' generate().
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from equivalence.tiny_models import (
+    CONFIGS,
+    Parts,
+    Pipeline,
+    random_model,
+    random_tokens,
+    reference_logits,
+    write_parts,
+)
+from one_process_ring import (
+    DEADLINE_S,
+    EPOCH,
+    JOB,
+    emulated,
+    load_message,
+    make_runner,
+    running_ring,
+)
+
+from edgepipe.agent import runner as runners
+from edgepipe.agent.compute import ComputeThread
+from edgepipe.agent.runner import Runner
+from edgepipe.core.frame import (
+    Codec,
+    FinishReason,
+    Frame,
+    Header,
+    JobId,
+    SampledToken,
+    SequenceId,
+    Span,
+)
+from edgepipe.core.sampling import Sampling
+from edgepipe.engine.base import Engine
+from edgepipe.errors import StageLost, WireError
+from edgepipe.transport import inproc
+from edgepipe.transport.link import Link
+from edgepipe.transport.stream_link import StreamLink
+
+HIDDEN = 48
+CUTS = {1: (), 2: (1,), 3: (1, 3)}
+NEAR_TIE = 1e-4
+"""CONTRACT "Comparing": two logits this close may change places."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Of torch, beside the threads of the stages: the tiny model gains nothing from more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return random_model(CONFIGS["llama, untied, grouped queries"])
+
+
+Generated = tuple[list[int], list[float]]
+Generate = Callable[..., Generated]
+
+
+@pytest.fixture(scope="module")
+def generate(model: Any) -> Generate:
+    """transformers' greedy tokens, and by how much the best logit led at each."""
+
+    @cache
+    def generate(length: int, max_tokens: int, eos_id: int | None = None) -> Generated:
+        input_ids = torch.tensor([prompt_of(length)])
+        output = model.generate(
+            input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            do_sample=False,
+            max_new_tokens=max_tokens,
+            eos_token_id=eos_id,
+            pad_token_id=0,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        leads = [float(-logits[0].topk(2).values.diff()) for logits in output.logits]
+        return output.sequences[0, length:].tolist(), leads
+
+    return generate
+
+
+@pytest.fixture(scope="module")
+def parts(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    folder: Path = tmp_path_factory.mktemp("parts")
+    return write_parts(model, folder)
+
+
+@pytest.fixture(scope="module", params=CUTS)
+def engines(request: pytest.FixtureRequest, parts: Parts) -> list[Engine]:
+    """The model on 1, 2 and 3 stages; what one test leaves in the cache is the next one's past."""
+    return list(Pipeline(parts, CUTS[request.param], max_positions=64).engines)
+
+
+@pytest.fixture
+def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every payload takes the way of a large one: coded on a thread of its own."""
+    monkeypatch.setattr(runners, "INLINE_BYTES", -1)
+
+
+def prompt_of(length: int) -> list[int]:
+    return random_tokens(length, seed=length).tolist()
+
+
+def assert_same(found: list[int], reference: Generated) -> None:
+    for step, (token, expected) in enumerate(zip(found, reference[0], strict=False)):
+        if token != expected:
+            assert reference[1][step] <= NEAR_TIE, (step, found, reference[0])
+            return
+    assert len(found) == len(reference[0])
+
+
+# ------------------------------------------------------------------------------- equal tokens
+
+
+@pytest.mark.parametrize("num_groups", [1, 2])
+async def test_several_sequences_at_once_get_the_tokens_of_one_process(
+    engines: list[Engine], generate: Generate, num_groups: int
+) -> None:
+    """Prompts shorter and longer than a chunk, and one sequence more than there are slots."""
+    lengths, max_tokens = [1, 4, 11, 6], 10
+    async with running_ring(engines, HIDDEN, num_slots=3, num_groups=num_groups) as ring:
+        for length in lengths:
+            ring.admit(length, prompt_of(length), max_tokens=max_tokens)
+        for length in lengths:
+            found = await ring.tokens(length)
+            assert [token.position for token in found] == [
+                length + step for step in range(max_tokens)
+            ]
+            assert found[-1].finish is FinishReason.LENGTH
+            reference = generate(length, max_tokens)
+            assert_same([token.token for token in found], reference)
+
+
+@pytest.mark.usefixtures("all_large")
+async def test_frames_coded_on_a_thread_of_their_own_give_the_same_tokens(
+    engines: list[Engine], generate: Generate
+) -> None:
+    async with running_ring(engines, HIDDEN, num_slots=2, num_groups=2) as ring:
+        for length in (9, 14):
+            ring.admit(length, prompt_of(length), max_tokens=8)
+        for length in (9, 14):
+            reference = generate(length, 8)
+            assert_same(await ring.token_ids(length), reference)
+
+
+async def test_an_eos_token_ends_a_sequence_where_it_ends_it_in_one_process(
+    engines: list[Engine], generate: Generate
+) -> None:
+    eos_id = generate(7, 6)[0][4]
+    reference = generate(7, 30, eos_id)
+    async with running_ring(engines, HIDDEN) as ring:
+        ring.admit(1, prompt_of(7), max_tokens=30, eos_ids=[eos_id])
+        found = await ring.tokens(1)
+    assert found[-1].finish is FinishReason.STOP
+    assert found[-1].token == eos_id
+    assert_same([token.token for token in found], reference)
+
+
+async def test_a_cancelled_sequence_disturbs_nobody_and_makes_room(
+    engines: list[Engine], generate: Generate
+) -> None:
+    async with running_ring(engines, HIDDEN, num_slots=2) as ring:
+        ring.admit(1, prompt_of(5), max_tokens=50)
+        ring.admit(2, prompt_of(8), max_tokens=12)
+        ring.admit(3, prompt_of(10), max_tokens=6)
+        for _ in range(3):
+            await ring.next(1)
+        ring.cancel(1)
+        for sequence, length, max_tokens in ((3, 10, 6), (2, 8, 12)):
+            reference = generate(length, max_tokens)
+            assert_same(await ring.token_ids(sequence), reference)
+        assert ring.outcomes[1].qsize() < 40, "it did not go on to its end"
+
+
+async def test_a_sequence_may_be_cancelled_in_the_middle_of_its_prompt(
+    engines: list[Engine], generate: Generate
+) -> None:
+    async with running_ring(engines, HIDDEN, num_slots=1, prefill_chunk=1) as ring:
+        ring.admit(1, prompt_of(40), max_tokens=9)
+        ring.admit(2, prompt_of(6), max_tokens=5)
+        await asyncio.sleep(0)
+        ring.cancel(1)
+        assert_same(await ring.token_ids(2), generate(6, 5))
+        assert ring.outcomes[1].empty()
+
+
+async def test_tokens_drawn_at_random_depend_on_seed_and_position_alone(
+    engines: list[Engine], parts: Parts
+) -> None:
+    """Not on the number of stages, on the company, or on what was cached before."""
+    sampling = Sampling(temperature=0.7, top_p=0.9, seed=11)
+    alone = list(Pipeline(parts, (), max_positions=64).engines)
+    async with running_ring(alone, HIDDEN, prefill_chunk=16) as ring:
+        ring.admit(1, prompt_of(9), max_tokens=10, sampling=sampling)
+        expected = await ring.token_ids(1)
+    async with running_ring(engines, HIDDEN, prefill_chunk=3) as ring:
+        ring.admit(2, prompt_of(3), max_tokens=20, sampling=Sampling(temperature=1.0, seed=5))
+        ring.admit(1, prompt_of(9), max_tokens=10, sampling=sampling)
+        assert await ring.token_ids(1) == expected
+    assert len(set(expected)) > 3
+
+
+async def test_the_logits_of_a_prompt_are_those_of_one_process(
+    engines: list[Engine], model: Any
+) -> None:
+    prompt = prompt_of(10)
+    async with running_ring(engines, HIDDEN) as ring:
+        ring.admit(1, prompt, max_tokens=1, prompt_logits=True)
+        chunks = await ring.logits(1, len(prompt))
+        (token,) = await ring.token_ids(1)
+    assert [chunk.start for chunk in chunks] == [0, 4, 8]
+    rows = np.concatenate([chunk.rows for chunk in chunks])
+    expected = reference_logits(model, torch.tensor(prompt)).numpy()
+    np.testing.assert_allclose(rows, expected, atol=1e-4)
+    assert token == rows[-1].argmax()
+
+
+# ------------------------------------------------------------------------------------ the ring
+
+
+@pytest.mark.parametrize("num_stages", [1, 2, 3])
+async def test_sequences_that_come_one_after_another_find_the_ring_as_it_was(
+    num_stages: int,
+) -> None:
+    async with running_ring(emulated(num_stages), 8, num_slots=1) as ring:
+        for sequence in range(3):
+            ring.admit(sequence, [1] * 6, max_tokens=5)
+            assert await ring.token_ids(sequence) == [5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("codec", Codec)
+async def test_large_frames_keep_their_order_and_their_shape(codec: Codec) -> None:
+    """Chunks of 128 KiB and decoded rows of 8 KiB, each coded where it is cheapest."""
+    engines = emulated(3, hidden_size=2048)
+    async with running_ring(engines, 2048, codec=codec, prefill_chunk=16) as ring:
+        for sequence in range(3):
+            ring.admit(sequence, [1] * (20 + sequence), max_tokens=6)
+        for sequence in range(3):
+            last = 19 + sequence
+            assert await ring.token_ids(sequence) == list(range(last, last + 6))
+
+
+async def test_groups_keep_all_stages_busy_at_once() -> None:
+    """Three groups on three stages of 20 ms: a turn of the ring gives three tokens, not one."""
+    loop = asyncio.get_running_loop()
+    engines = emulated(3, forward_s=0.02)
+    async with running_ring(engines, 8, num_slots=3, num_groups=3) as ring:
+        for sequence in range(3):
+            ring.admit(sequence, [1], max_tokens=10)
+        begin = loop.time()
+        for sequence in range(3):
+            await ring.tokens(sequence)
+        took_s = loop.time() - begin
+    one_after_another_s = 3 * 10 * 3 * 0.02
+    assert took_s < 0.8 * one_after_another_s
+
+
+async def test_a_long_prompt_does_not_wait_for_the_answers_before_it() -> None:
+    """Slotted between groups: its first token comes while they are still being decoded."""
+    engines = emulated(2, forward_s=0.002)
+    async with running_ring(engines, 8, num_slots=3, num_groups=2) as ring:
+        for sequence in (1, 2):
+            ring.admit(sequence, [1], max_tokens=60)
+            await ring.next(sequence)
+        ring.admit(3, [1] * 12, max_tokens=1)
+        await ring.tokens(3)
+        for sequence in (1, 2):
+            assert ring.outcomes[sequence].qsize() < 30
+
+
+async def test_a_runner_counts_its_frames_and_the_time_they_took() -> None:
+    async with running_ring(emulated(2, forward_s=0.005), 8) as ring:
+        ring.admit(1, [1] * 6, max_tokens=4)
+        await ring.tokens(1)
+        counted = [(runner.num_frames, runner.busy_s) for runner in ring.runners]
+    assert [frames for frames, _ in counted] == [2 + 3, 2 + 3], "two chunks, three tokens sent on"
+    assert all(busy_s >= 5 * 0.005 for _, busy_s in counted)
+
+
+async def test_an_emulated_slower_device_takes_that_much_longer() -> None:
+    async with running_ring(emulated(1, forward_s=0.005), 8) as ring:
+        ring.runners[0].slowdown = 3.0
+        ring.admit(1, [1], max_tokens=4)
+        await ring.tokens(1)
+        assert ring.runners[0].busy_s >= 4 * 0.015
+
+
+@pytest.mark.parametrize("num_stages", [1, 3])
+async def test_shutdown_in_the_middle_leaves_no_task_behind(
+    num_stages: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runners, "INLINE_BYTES", 64)
+    before = asyncio.all_tasks()
+    async with running_ring(emulated(num_stages, forward_s=0.001), 8) as ring:
+        for sequence in range(4):
+            ring.admit(sequence, [1] * 9, max_tokens=40)
+        await ring.next(0)
+    assert asyncio.all_tasks() == before
+
+
+# ------------------------------------------------------------------------------ bad neighbours
+
+
+@contextmanager
+def lone_runner(
+    stage: int = 1, num_stages: int = 3, **changes: Any
+) -> Iterator[tuple[Runner, StreamLink, StreamLink]]:
+    """A stage alone with the far ends of its two boundaries: before it and after it."""
+    message = load_message(stage, num_stages, 8)
+    before, upstream = inproc.pair(3)
+    downstream, after = inproc.pair(3)
+    engine = emulated(num_stages)[stage]
+    with ComputeThread("test 1") as compute, ComputeThread("test 2") as coding:
+        links, threads = (upstream, downstream), (compute, coding)
+        yield make_runner(message, engine, links, threads, **changes), before, after
+
+
+async def ends(runner: Runner) -> BaseException:
+    """What a runner ends with, by itself and soon."""
+    async with asyncio.timeout(DEADLINE_S):
+        try:
+            await runner.run()
+        except BaseExceptionGroup as group:
+            (error,) = group.exceptions
+            return error
+    raise AssertionError("a runner never returns")
+
+
+async def close(*links: Link) -> None:
+    for link in links:
+        await link.close()
+
+
+def rows(*, hidden_size: int = 8, start: int = 0, count: int = 2, **changes: Any) -> Frame:
+    payload = memoryview(bytes(4 * count * hidden_size))
+    fields: dict[str, Any] = {
+        "job": JOB,
+        "epoch": EPOCH,
+        "step": 1,
+        "group": 0,
+        "spans": (Span(slot=0, start=start, count=count),),
+        "sequences": (SequenceId(1),),
+        "shape": (count, hidden_size),
+        "payload_bytes": len(payload),
+        **changes,
+    }
+    return Frame(header=Header(**fields), payload=payload)
+
+
+@pytest.mark.parametrize(
+    ("frame", "sentence"),
+    [
+        (rows(hidden_size=9), "a frame has shape"),
+        (rows(count=5), "a frame of 5 rows arrived where 1 to 4 are allowed"),
+        (rows(start=1), "a span cannot begin at 1"),
+        (rows(job=JobId("other")), "a frame of job other arrived"),
+    ],
+)
+async def test_a_frame_that_cannot_be_right_ends_the_runner(frame: Frame, sentence: str) -> None:
+    tasks = asyncio.all_tasks()
+    with lone_runner() as (runner, before, after):
+        before.send(frame)
+        error = await ends(runner)
+        assert isinstance(error, WireError)
+        assert sentence in str(error)
+        assert runner.num_frames == 0
+        await close(before, after, runner.upstream, runner.downstream)
+    assert asyncio.all_tasks() == tasks
+
+
+async def test_frames_of_another_epoch_are_dropped_and_their_credits_come_back() -> None:
+    with lone_runner() as (runner, before, after):
+        running = asyncio.create_task(ends(runner))
+        async with asyncio.timeout(DEADLINE_S):
+            for _ in range(5):
+                await before.ready()
+                before.send(rows(epoch=EPOCH - 1))
+            await before.ready()
+            before.send(rows())
+            assert (await after.receive()).header.spans == rows().header.spans
+        assert (runner.intake.dropped, runner.num_frames) == (5, 1)
+        running.cancel()
+        await close(before, after, runner.upstream, runner.downstream)
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+async def test_a_neighbour_that_hangs_up_ends_the_runner(stage: int) -> None:
+    with lone_runner(stage) as (runner, before, after):
+        running = asyncio.create_task(ends(runner))
+        await before.close()
+        assert isinstance(await running, StageLost)
+        await close(after, runner.upstream, runner.downstream)
+
+
+def tokens(position: int, epoch: int = EPOCH) -> Frame:
+    """What the last stage sends home for sequence 1."""
+    token = SampledToken(sequence=SequenceId(1), slot=0, position=position, token=1, logprob=0.0)
+    header = Header(job=JOB, epoch=epoch, step=1, group=0, sampled=(token,))
+    return Frame(header=header, payload=memoryview(b""))
+
+
+async def test_tokens_of_another_epoch_are_dropped_too() -> None:
+    with lone_runner(0) as (runner, before, after):
+        ring_admit(runner)
+        running = asyncio.create_task(ends(runner))
+        async with asyncio.timeout(DEADLINE_S):
+            assert (await after.receive()).header.spans[0].end == 2
+            before.send(tokens(9, epoch=EPOCH - 1))
+            before.send(tokens(2))
+            assert (await after.receive()).header.spans[0].start == 2
+        running.cancel()
+        await close(before, after, runner.upstream, runner.downstream)
+
+
+async def test_a_token_that_nobody_asked_for_ends_the_first_stage() -> None:
+    with lone_runner(0) as (runner, before, after):
+        ring_admit(runner)
+        running = asyncio.create_task(ends(runner))
+        async with asyncio.timeout(DEADLINE_S):
+            await after.receive()
+        before.send(tokens(9))
+        error = await running
+        assert isinstance(error, WireError)
+        assert "position 9 of sequence 1 came back where position 2 was due" in str(error)
+        await close(before, after, runner.upstream, runner.downstream)
+
+
+def ring_admit(runner: Runner) -> None:
+    assert runner.batching is not None
+    runner.batching.admit(SequenceId(1), (5, 6))
