@@ -22,3 +22,9 @@ def golden() -> Callable[[str, str], None]:
         assert text == path.read_text(encoding="utf-8")
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def session_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An EDGEPIPE_HOME for commands: a model is imported and hashed once in a session."""
+    return tmp_path_factory.mktemp("home")

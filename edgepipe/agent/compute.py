@@ -1,4 +1,4 @@
-"""A thread for blocking work, awaited from the event loop."""
+"""A thread for blocking work, driven from the event loop."""
 
 from __future__ import annotations
 
@@ -31,35 +31,53 @@ class ComputeThread:
 
     async def run(self, call: Callable[[], Result]) -> Result:
         """Run `call` on the thread; its result or its error is this coroutine's."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def settle(result: Result) -> None:
+            if not future.done():
+                future.set_result(result)
+
+        def fail(error: BaseException) -> None:
+            if not future.done():
+                future.set_exception(error)
+
+        self.submit(call, settle, fail)
+        return await future
+
+    def submit(
+        self,
+        call: Callable[[], Result],
+        done: Callable[[Result], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        """Run `call` on the thread, then `done` with its result on the event loop.
+
+        What either of them raises goes to `failed`, on the event loop.
+        """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
+
+        def finish(result: Result) -> None:
+            try:
+                done(result)
+            except BaseException as error:  # noqa: BLE001 -- carried over to the caller
+                failed(error)
 
         def serve() -> None:
             try:
                 result = call()
-            except BaseException as error:  # noqa: BLE001 -- carried over to the awaiting task
-                self._reply(loop, future.set_exception, future, error)
+            except BaseException as error:  # noqa: BLE001 -- carried over to the caller
+                _post(loop, failed, error)
             else:
-                self._reply(loop, future.set_result, future, result)
+                _post(loop, finish, result)
 
         self._calls.put(serve)
-        return await future
-
-    @staticmethod
-    def _reply(
-        loop: asyncio.AbstractEventLoop,
-        settle: Callable[[Any], None],
-        future: asyncio.Future[Any],
-        value: object,
-    ) -> None:
-        def reply() -> None:
-            if not future.done():
-                settle(value)
-
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(reply)
 
     def _serve(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
             del call  # or its result would live until the next one comes
+
+
+def _post(loop: asyncio.AbstractEventLoop, callback: Callable[[Any], None], value: object) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(callback, value)

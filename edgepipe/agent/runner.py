@@ -1,10 +1,11 @@
 """Runs one stage: receive, decode, compute, encode and send, each while the others work.
 
-    upstream ─▶ receive, decode ─▶ compute ─▶ encode, send ─▶ downstream
-                └ of frame n + 1    frame n    └ of frame n - 1
+    upstream ─▶ [inputs] ─▶ compute ─▶ [outputs] ─▶ downstream
+                 decode                  encode
 
-Large payloads are coded on a thread of their own. A decoded token's frame is small: it passes
-through one task and one thread, which is what its latency is made of.
+Large payloads are coded on a thread of their own, while another frame is computed. A decoded
+token's frame is small: it is coded where it is computed, and passes through callbacks alone, since
+a task switch at each step would cost as much as the step.
 
 The first stage has `Batching` where the others have an upstream of activations, and takes the
 sampled tokens from upstream instead. The last has `Tails`: it samples.
@@ -14,9 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +41,7 @@ from edgepipe.core.frame import (
 from edgepipe.core.sampling import sample
 from edgepipe.core.stage import Admission, Draw, Intake, Tails
 from edgepipe.engine.base import Engine
+from edgepipe.errors import StageLost
 from edgepipe.transport.link import Link
 
 NO_PAYLOAD = memoryview(b"")
@@ -62,13 +66,19 @@ class PromptLogits:
 Outcome = SampledToken | PromptLogits
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rows:
-    """A frame's header and how to get its decoded rows, called on the compute thread."""
+@dataclass(slots=True, kw_only=True)
+class _Input:
+    """A frame to compute. `rows` gives them on the compute thread; None while they are decoded."""
 
     header: Header
-    decode: Callable[[], torch.Tensor]
-    is_large: bool = False
+    rows: Callable[[], torch.Tensor] | None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Output:
+    """A frame to send; None while it is encoded."""
+
+    frame: Frame | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +91,7 @@ class _Drawn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Activations:
-    """A stage's output, encoded already where that was cheap."""
+    """What another stage made of it, encoded already where that was cheap."""
 
     rows: torch.Tensor
     payload: memoryview | None
@@ -111,18 +121,25 @@ class Runner:
     busy_s: float = 0.0
     num_frames: int = 0
     _step: int = 0
-    _work: asyncio.Event = field(default_factory=asyncio.Event)
-    _ahead: asyncio.Task[_Rows] | None = None
-    _sending: asyncio.Task[None] | None = None
+    _computing: bool = False
+    _inputs: deque[_Input] = field(default_factory=deque)
+    _outputs: deque[_Output] = field(default_factory=deque)
+    _broken: asyncio.Future[None] = field(default_factory=asyncio.Future)
 
     async def run(self) -> None:
-        """Serve frames until cancelled. Raises StageLost or WireError, in a group."""
-        async with asyncio.TaskGroup() as tasks:
-            if self.batching is not None:
-                tasks.create_task(self._take_tokens(self.batching))
-                tasks.create_task(self._feed(self.batching, tasks))
-            else:
-                tasks.create_task(self._follow(tasks))
+        """Serve frames until cancelled. Raises StageLost, WireError, or what the engine raised."""
+        self.downstream.listen(on_room=self._advance)
+        self.upstream.listen(on_frame=self._arrived)
+        self._advance()
+        links = [asyncio.ensure_future(link.ended()) for link in (self.upstream, self.downstream)]
+        ends: list[asyncio.Future[Any]] = [self._broken, *links]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            ended = next(end for end in ends if end.done())
+            raise ended.result() or StageLost("a neighbour of this stage hung up")
+        finally:
+            for end in ends:
+                end.cancel()
 
     def admit(self, admission: Admission, prompt_ids: Sequence[int]) -> None:
         """Take a sequence in: the last stage samples for it, the first feeds its prompt."""
@@ -130,7 +147,7 @@ class Runner:
             self.tails.admit(admission)
         if self.batching is not None:
             self.batching.admit(admission.sequence, tuple(prompt_ids))
-            self._work.set()
+        self._advance()
 
     def cancel(self, sequence: SequenceId) -> None:
         """Forget a sequence."""
@@ -138,30 +155,78 @@ class Runner:
             self.tails.cancel(sequence)
         if self.batching is not None:
             self.batching.cancel(sequence)
-            self._work.set()
+        self._advance()
 
-    # -------------------------------------------------------------------------- first stage
+    # ---------------------------------------------------------------------------- frames come
 
-    async def _take_tokens(self, batching: Batching) -> None:
-        while True:
-            frame = await self.upstream.receive()
+    def _arrived(self, frame: Frame) -> None:
+        if self.batching is not None:
+            self._take_tokens(frame, self.batching)
+        elif self.intake.takes(frame.header):
+            self._inputs.append(self._input(frame))
+        else:
             self.upstream.consumed()
-            if frame.header.epoch != self.epoch:
-                continue
+        self._advance()
+
+    def _take_tokens(self, frame: Frame, batching: Batching) -> None:
+        self.upstream.consumed()
+        if frame.header.epoch == self.epoch:
             for sampled in frame.header.sampled:
                 batching.returned(sampled)
-            self._work.set()
 
-    async def _feed(self, batching: Batching, tasks: asyncio.TaskGroup) -> None:
-        while True:
-            work = batching.next()
-            if work is None:
-                self._work.clear()
-                await self._work.wait()
-                continue
-            self._step += 1
-            rows = _Rows(header=self._header(work), decode=partial(self._token_ids, work))
-            await self._process(rows, tasks)
+    def _input(self, frame: Frame) -> _Input:
+        """Large payloads are decoded while the frame before them is computed."""
+        decode = partial(self._decode, frame)
+        if len(frame.payload) <= INLINE_BYTES:
+            return _Input(header=frame.header, rows=decode)
+        waiting = _Input(header=frame.header, rows=None)
+
+        def decoded(rows: torch.Tensor) -> None:
+            waiting.rows = lambda: rows
+            self._advance()
+
+        self.coding.submit(decode, decoded, self._fail)
+        return waiting
+
+    def _decode(self, frame: Frame) -> torch.Tensor:
+        header = frame.header
+        return codec.decode(
+            frame.payload,
+            codec=header.codec,
+            shape=header.shape,
+            dtype=header.dtype,
+            device=self.device,
+        )
+
+    # ------------------------------------------------------------------------- one is computed
+
+    def _advance(self) -> None:
+        """Send what is ready, and start the next computation if the thread is free."""
+        while self._outputs and self._outputs[0].frame is not None and self.downstream.has_room:
+            self.downstream.send(self._outputs[0].frame)
+            self._outputs.popleft()
+        if self._computing or len(self._outputs) > 1:
+            return
+        step = self._first_step() if self.batching is not None else self._next_step()
+        if step is not None:
+            self._computing = True
+            self._start(*step)
+
+    def _first_step(self) -> tuple[Header, Callable[[], torch.Tensor]] | None:
+        assert self.batching is not None
+        work = self.batching.next()
+        if work is None:
+            return None
+        self._step += 1
+        return self._header(work), partial(self._token_ids, work)
+
+    def _next_step(self) -> tuple[Header, Callable[[], torch.Tensor]] | None:
+        if not self._inputs or self._inputs[0].rows is None:
+            return None
+        taken = self._inputs.popleft()
+        self.upstream.consumed()
+        assert taken.rows is not None
+        return taken.header, taken.rows
 
     def _header(self, work: Work) -> Header:
         header = Header(
@@ -174,77 +239,60 @@ class Runner:
             shape=(len(work.token_ids),),
             dtype=DType.INT64,
         )
-        assert self.intake.takes(header)
+        taken = self.intake.takes(header)
+        assert taken, "the epoch is our own"
         return header
 
     def _token_ids(self, work: Work) -> torch.Tensor:
         return torch.tensor(work.token_ids, dtype=torch.int64, device=self.device)
 
-    # -------------------------------------------------------------------------- other stages
-
-    async def _follow(self, tasks: asyncio.TaskGroup) -> None:
-        while True:
-            rows = await (self._ahead or self._receive())
-            self._ahead = tasks.create_task(self._receive()) if rows.is_large else None
-            self.upstream.consumed()
-            await self._process(rows, tasks)
-
-    async def _receive(self) -> _Rows:
-        """The next frame to compute; a large one is decoded while the one before is computed."""
-        while True:
-            frame = await self.upstream.receive()
-            if self.intake.takes(frame.header):
-                break
-            self.upstream.consumed()
-        if len(frame.payload) <= INLINE_BYTES:
-            return _Rows(header=frame.header, decode=lambda: self._decode(frame))
-        rows = await self.coding.run(lambda: self._decode(frame))
-        return _Rows(header=frame.header, decode=lambda: rows, is_large=True)
-
-    def _decode(self, frame: Frame) -> torch.Tensor:
-        header = frame.header
-        return codec.decode(
-            frame.payload,
-            codec=header.codec,
-            shape=header.shape,
-            dtype=header.dtype,
-            device=self.device,
+    def _start(self, header: Header, rows: Callable[[], torch.Tensor]) -> None:
+        if self.tails is None:
+            self.compute.submit(
+                lambda: self._activations(header, rows),
+                lambda activations: self._computed(header, activations),
+                self._fail,
+            )
+            return
+        tails = self.tails
+        draws, all_logits = tails.due(header), tails.wants_logits(header)
+        self.compute.submit(
+            lambda: self._draw(header, rows, draws, all_logits=all_logits),
+            lambda drawn: self._drew(header, tails, drawn),
+            self._fail,
         )
 
-    # ----------------------------------------------------------------------------- all stages
+    # ----------------------------------------------------------------------- on the compute thread
 
-    async def _process(self, rows: _Rows, tasks: asyncio.TaskGroup) -> None:
-        header = rows.header
-        if self.tails is None:
-            activations = await self.compute.run(lambda: self._activations(rows))
-            await self._deliver(header, activations, tasks)
-            return
-        draws = self.tails.due(header)
-        wants_logits = self.tails.wants_logits(header)
-        drawn = await self.compute.run(lambda: self._draw(rows, draws, all_logits=wants_logits))
-        for logits in drawn.logits:
-            self.emit(logits)
-        await self._return_tokens(header, self.tails, drawn)
-
-    def _activations(self, rows: _Rows) -> _Activations:
-        output = self._forward(rows)
-        small = output.numel() * output.element_size() <= INLINE_BYTES
-        payload = codec.encode(output, self.codec) if small else None
-        return _Activations(rows=output, payload=payload)
-
-    def _forward(self, rows: _Rows, *, all_logits: bool = False) -> torch.Tensor:
+    def _forward(
+        self, header: Header, rows: Callable[[], torch.Tensor], *, all_logits: bool = False
+    ) -> torch.Tensor:
         """Run the engine; an emulated slower device takes the rest of its time asleep."""
         begin = time.perf_counter()
-        output = self.engine.forward(rows.header.spans, rows.decode(), all_logits=all_logits)
+        output = self.engine.forward(header.spans, rows(), all_logits=all_logits)
         if self.slowdown > 1:
             time.sleep((time.perf_counter() - begin) * (self.slowdown - 1))
         self.busy_s += time.perf_counter() - begin
         self.num_frames += 1
         return output
 
-    def _draw(self, rows: _Rows, draws: tuple[Draw, ...], *, all_logits: bool) -> _Drawn:
-        header = rows.header
-        logits = self._forward(rows, all_logits=all_logits)
+    def _activations(self, header: Header, rows: Callable[[], torch.Tensor]) -> _Activations:
+        output = self._forward(header, rows)
+        small = output.numel() * output.element_size() <= INLINE_BYTES
+        return _Activations(rows=output, payload=self._encode(output) if small else None)
+
+    def _encode(self, rows: torch.Tensor) -> memoryview:
+        return codec.encode(rows, self.codec)
+
+    def _draw(
+        self,
+        header: Header,
+        rows: Callable[[], torch.Tensor],
+        draws: tuple[Draw, ...],
+        *,
+        all_logits: bool,
+    ) -> _Drawn:
+        logits = self._forward(header, rows, all_logits=all_logits)
         last_rows = _last_rows(header.spans) if all_logits else range(len(header.spans))
         tokens = []
         for draw in draws:
@@ -254,41 +302,45 @@ class Runner:
             tokens=tuple(tokens), logits=_prompt_logits(header, logits) if all_logits else ()
         )
 
-    async def _return_tokens(self, header: Header, tails: Tails, drawn: _Drawn) -> None:
+    # ------------------------------------------------------------------------------- frames go
+
+    def _computed(self, header: Header, activations: _Activations) -> None:
+        """Pass the rows on; large ones are encoded while the next frame is computed."""
+        self._computing = False
+        output = _Output(frame=None)
+        self._outputs.append(output)
+
+        def encoded(payload: memoryview) -> None:
+            output.frame = self._frame(header, activations.rows, payload)
+            self._advance()
+
+        if activations.payload is not None:
+            encoded(activations.payload)
+        else:
+            self.coding.submit(partial(self._encode, activations.rows), encoded, self._fail)
+            self._advance()
+
+    def _drew(self, header: Header, tails: Tails, drawn: _Drawn) -> None:
+        """Send the tokens home, then tell the coordinator."""
+        self._computing = False
         recorded = (tails.record(header, *token) for token in drawn.tokens)
         sampled = tuple(token for token in recorded if token is not None)
-        if not sampled:
-            return
-        reply = Header(
-            job=self.job, epoch=self.epoch, step=header.step, group=header.group, sampled=sampled
-        )
-        await self.downstream.ready()
-        self.downstream.send(Frame(header=reply, payload=NO_PAYLOAD))
+        if sampled:
+            reply = Header(
+                job=self.job,
+                epoch=self.epoch,
+                step=header.step,
+                group=header.group,
+                sampled=sampled,
+            )
+            self._outputs.append(_Output(frame=Frame(header=reply, payload=NO_PAYLOAD)))
+        self._advance()
+        for logits in drawn.logits:
+            self.emit(logits)
         for token in sampled:
             self.emit(token)
 
-    async def _deliver(
-        self, header: Header, activations: _Activations, tasks: asyncio.TaskGroup
-    ) -> None:
-        """Send a frame; a large one is encoded while the next one is computed."""
-        if self._sending is not None:
-            await self._sending
-            self._sending = None
-        if activations.payload is None:
-            self._sending = tasks.create_task(self._send(header, activations))
-        else:
-            await self._send(header, activations)
-
-    async def _send(self, header: Header, activations: _Activations) -> None:
-        frame = await self._encoded(header, activations)
-        await self.downstream.ready()
-        self.downstream.send(frame)
-
-    async def _encoded(self, header: Header, activations: _Activations) -> Frame:
-        payload = activations.payload
-        if payload is None:
-            payload = await self.coding.run(lambda: codec.encode(activations.rows, self.codec))
-        rows = activations.rows
+    def _frame(self, header: Header, rows: torch.Tensor, payload: memoryview) -> Frame:
         return Frame(
             header=Header(
                 job=header.job,
@@ -304,6 +356,10 @@ class Runner:
             ),
             payload=payload,
         )
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._broken.done():
+            self._broken.set_exception(error)
 
 
 def _last_rows(spans: Sequence[Span]) -> list[int]:

@@ -1,4 +1,7 @@
-"""The coordinator's side of leases: take, renew with progress, give back."""
+"""The coordinator's side of leases: take, renew with progress, give back.
+
+We ask for TTL_S; the agent may grant less (its `lease_ttl_s`).
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,13 @@ from dataclasses import dataclass
 import grpc
 
 from edgepipe.core.api import API
-from edgepipe.errors import LeaseLost, Unreachable
+from edgepipe.core.failure import named
+from edgepipe.core.lease import DEFAULT_TTL_S, Granted
+from edgepipe.errors import EdgepipeError, LeaseLost, Unreachable
 from edgepipe.transport import status
 from edgepipe.wire.v1 import agent_pb2, agent_pb2_grpc
 
-TTL_S = 30.0
+TTL_S = DEFAULT_TTL_S
 CALL_DEADLINE_S = 5.0
 RENEWALS_PER_TTL = 6
 
@@ -33,28 +38,28 @@ class LeaseClient:
     device: str
     channel: grpc.aio.Channel
 
-    async def acquire(self, job: str) -> int:
-        """The fence under which the device is ours. Raises LeaseHeld, or NodeError."""
+    async def acquire(self, job: str) -> Granted:
+        """Make the device ours. Raises LeaseHeld, or NodeError."""
         request = agent_pb2.AcquireLeaseRequest(
             api=API, device=self.device, job=job, holder=holder(), ttl_s=TTL_S
         )
         try:
             lease = await self._stub().AcquireLease(request, timeout=CALL_DEADLINE_S)
         except grpc.aio.AioRpcError as error:
-            raise status.from_rpc_error(error, self.who) from error
-        return int(lease.fence)
+            raise self._named(error) from error
+        return Granted(fence=lease.fence, ttl_s=lease.ttl_s)
 
-    async def keep(self, fence: int, progress: Callable[[], int]) -> None:
+    async def keep(self, granted: Granted, progress: Callable[[], int]) -> None:
         """Renew until cancelled. Raises LeaseLost, or Unreachable when the agent is silent."""
         while True:
-            await asyncio.sleep(TTL_S / RENEWALS_PER_TTL)
+            await asyncio.sleep(granted.ttl_s / RENEWALS_PER_TTL)
             request = agent_pb2.RenewLeaseRequest(
-                device=self.device, fence=fence, progress=progress()
+                device=self.device, fence=granted.fence, progress=progress()
             )
             try:
                 await self._stub().RenewLease(request, timeout=CALL_DEADLINE_S)
             except grpc.aio.AioRpcError as error:
-                raise status.from_rpc_error(error, self.who) from error
+                raise self._named(error) from error
 
     async def release(self, fence: int) -> None:
         """Give the device back; where the agent is gone, the lease runs out by itself."""
@@ -62,9 +67,12 @@ class LeaseClient:
         try:
             await self._stub().ReleaseLease(request, timeout=CALL_DEADLINE_S)
         except grpc.aio.AioRpcError as error:
-            failure = status.from_rpc_error(error, self.who)
+            failure = self._named(error)
             if not isinstance(failure, LeaseLost | Unreachable):
                 raise failure from error
+
+    def _named(self, error: grpc.aio.AioRpcError) -> EdgepipeError:
+        return named(status.from_rpc_error(error, self.who), self.who)
 
     def _stub(self) -> agent_pb2_grpc.AgentStub:
         return agent_pb2_grpc.AgentStub(self.channel)

@@ -26,6 +26,7 @@ from edgepipe.coordinator.stage_client import (
     StageClient,
     StageMeter,
 )
+from edgepipe.core.failure import StageFailure, cause, named
 from edgepipe.core.frame import SampledToken, SequenceId
 from edgepipe.core.job import (
     AcquireLease,
@@ -51,11 +52,14 @@ from edgepipe.core.job import (
     Started,
     WeightsProvided,
 )
+from edgepipe.core.lease import Granted
 from edgepipe.core.profile import Address, NodeId
 from edgepipe.errors import LeaseHeld, StageError, first_of
 from edgepipe.wire.v1 import agent_pb2_grpc
 
 BACK_OFF_S = 0.5
+GRACE_S = 0.5
+"""How long a lost connection waits for a better explanation from another stage."""
 TOKEN_DEADLINE_S = 600.0
 MAX_PENDING_TOKENS = 1 << 16
 
@@ -72,6 +76,8 @@ class Pipeline:
     clients: list[StageClient] = field(default_factory=list)
     num_tokens: int = 0
     _job: Job = field(init=False)
+    _granted: dict[int, Granted] = field(default_factory=dict)
+    _failures: list[StageFailure] = field(default_factory=list)
     _ready: asyncio.Event = field(default_factory=asyncio.Event)
     _events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
     _streams: dict[SequenceId, asyncio.Queue[Produced]] = field(default_factory=dict)
@@ -216,11 +222,12 @@ class Pipeline:
 
     async def _acquire(self, stage: int) -> None:
         try:
-            fence = await self._lease(stage).acquire(self.deployment.job)
+            granted = await self._lease(stage).acquire(self.deployment.job)
         except LeaseHeld as error:
             self._post(LeaseRefused(stage=stage, reason=str(error)))
         else:
-            self._post(LeaseGranted(stage=stage, fence=fence))
+            self._granted[stage] = granted
+            self._post(LeaseGranted(stage=stage, fence=granted.fence))
 
     async def _release(self, fences: Mapping[int, int]) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -246,11 +253,20 @@ class Pipeline:
         self._post(WeightsProvided(stage=stage))
 
     def _load(self, instruction: LoadStage, tasks: asyncio.TaskGroup) -> None:
-        client = self.clients[instruction.stage]
-        self.spawn(tasks, client.run())
-        lease = self._lease(instruction.stage)
-        self.spawn(tasks, lease.keep(instruction.fence, lambda: self.num_tokens))
+        client, lease = self.clients[instruction.stage], self._lease(instruction.stage)
+        self.spawn(tasks, self._serve(client))
+        granted = self._granted[instruction.stage]
+        self.spawn(tasks, lease.keep(granted, lambda: self.num_tokens))
         client.load(self.deployment, instruction.fence)
+
+    async def _serve(self, client: StageClient) -> None:
+        """Serve a stage until it ends. Raises what explains that, among all that ended by then."""
+        failure = await client.run()
+        self._failures.append(failure)
+        if not failure.is_conclusive:
+            await asyncio.sleep(GRACE_S)
+        found = cause(self._failures)
+        raise named(found.error, found.who)
 
     def _connect(self, instruction: ConnectStage) -> None:
         place = self.deployment.stages[instruction.next_stage]

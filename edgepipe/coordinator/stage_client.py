@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edgepipe.coordinator.deployment import Deployment
 from edgepipe.core.api import API
+from edgepipe.core.failure import StageFailure
 from edgepipe.core.frame import SequenceId
 from edgepipe.core.job import (
     Event,
@@ -23,7 +24,7 @@ from edgepipe.core.job import (
     TokenSampled,
 )
 from edgepipe.core.profile import Address
-from edgepipe.errors import StageLost
+from edgepipe.errors import EdgepipeError, StageLost, Unreachable
 from edgepipe.transport import convert, status
 from edgepipe.wire.v1 import stage_pb2, stage_pb2_grpc
 
@@ -86,15 +87,28 @@ class StageClient:
     reached: Address | None = None
     _commands: asyncio.Queue[stage_pb2.Command | None] = field(default_factory=asyncio.Queue)
 
-    async def run(self) -> None:
-        """Serve the stream until `close`. Raises what the stage failed with, or StageLost."""
+    async def run(self) -> StageFailure:
+        """Serve the stage's stream until it ends, and return why; being cancelled ends it too."""
         stub = stage_pb2_grpc.StageStub(self.channel)
+        heard = False
         try:
             async for event in stub.Run(self._outgoing()):
+                heard = True
+                if event.HasField("failed"):
+                    error = status.error_of(event.failed.kind, event.failed.message)
+                    return StageFailure(who=self.who, error=error, reported=True)
                 self._take(event)
         except grpc.aio.AioRpcError as error:
-            raise status.from_rpc_error(error, self.who) from error
-        raise StageLost(f"{self.who} ended its stage; see its log")
+            return StageFailure(who=self.who, error=self._broken(error, heard=heard))
+        finally:
+            self.close()  # or what sends the commands would wait for the next one for ever
+        return StageFailure(who=self.who, error=StageLost("it ended its stage; see its log"))
+
+    def _broken(self, error: grpc.aio.AioRpcError, *, heard: bool) -> EdgepipeError:
+        found = status.from_rpc_error(error, self.who)
+        if heard and isinstance(found, StageLost | Unreachable):
+            return StageLost("its process died or its machine left the network; run it again")
+        return found
 
     def close(self) -> None:
         """End the stage: nothing is sent after this."""
@@ -194,8 +208,6 @@ class StageClient:
                 self.post(self._link(event.link_measured))
             case "metered":
                 self.post(self._metered(event.metered))
-            case "failed":
-                raise status.error_of(event.failed.kind, f"{self.who}: {event.failed.message}")
             case _:
                 pass  # `cancelled`, or an event of a later version: nothing waits for it
 

@@ -77,7 +77,8 @@ def check_enough(ordered: Sequence[Candidate], num_stages: int) -> None:
     """Raises PlanError where there are fewer devices than stages, or none."""
     if not ordered:
         raise PlanError(
-            "no device is usable: start `edgepipe agent` on a machine, or use --local 2"
+            "no device is usable: start `edgepipe agent` on a machine, name one that mDNS does "
+            "not find with --peer HOST, or use --local 2"
         )
     if num_stages > len(ordered):
         few = "only 1 is usable" if len(ordered) == 1 else f"only {len(ordered)} are usable"

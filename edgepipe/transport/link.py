@@ -11,10 +11,12 @@ waits behind one that compute has no room for, and no send blocks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from edgepipe.core.frame import Frame
+from edgepipe.errors import EdgepipeError
 
 DEFAULT_MAX_FRAME_BYTES = 256 << 20
 
@@ -36,6 +38,28 @@ class Link(Protocol):
 
     A link is used from its event loop only, by one receiver at a time.
     """
+
+    def listen(
+        self,
+        *,
+        on_frame: Callable[[Frame], None] | None = None,
+        on_room: Callable[[], None] | None = None,
+    ) -> None:
+        """Be called instead of waiting: with each frame as it arrives, and as credits come back.
+
+        For whoever cannot afford a task switch per frame; `receive` then gives nothing. What a
+        callback raises from the error tree ends the link.
+        """
+        ...
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there is a credit for one more frame."""
+        ...
+
+    async def ended(self) -> EdgepipeError | None:
+        """Return once the link is over, with what ended it."""
+        ...
 
     async def ready(self) -> None:
         """Return once there is a credit for one more frame. Raises what `receive` raises."""

@@ -91,22 +91,19 @@ async def _acknowledge(connection: socket.socket, frame_bytes: int) -> None:
 async def connect(host: str, port: int, token: bytes) -> socket.socket:
     """A connection to a listener. Raises Unreachable."""
     try:
-        async with asyncio.timeout(ACCEPT_DEADLINE_S):
-            return await _connect(host, port, token)
-    except (OSError, TimeoutError) as error:
+        with ExitStack() as stack:
+            connection = stack.enter_context(await asyncio.to_thread(_connect, host, port))
+            await asyncio.get_running_loop().sock_sendall(connection, token)
+            stack.pop_all()
+            return connection
+    except OSError as error:
         raise Unreachable(f"no TCP connection to {host} port {port}: {error}") from None
 
 
-async def _connect(host: str, port: int, token: bytes) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    family, _, _, _, where = found[0]
-    with ExitStack() as stack:
-        connection = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-        connection.setblocking(False)
-        await loop.sock_connect(connection, where)
-        await loop.sock_sendall(connection, token)
-        stack.pop_all()
+def _connect(host: str, port: int) -> socket.socket:
+    """Not on the loop: uvloop's sock_connect loses the zone of a link-local address."""
+    connection = socket.create_connection((host, port), ACCEPT_DEADLINE_S)
+    connection.setblocking(False)
     return connection
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from edgepipe.core.frame import Frame
@@ -58,14 +59,33 @@ class StreamLink:
         self._wake = Bell()
         self._room = Bell()
         self._arrived = Bell()
+        self._on_frame: Callable[[Frame], None] | None = None
+        self._on_room: Callable[[], None] | None = None
         self._closing = False
         self._failure: EdgepipeError | None = None
         self._writer = asyncio.create_task(self._write())
         self._reader = asyncio.create_task(self._read())
 
+    def listen(
+        self,
+        *,
+        on_frame: Callable[[Frame], None] | None = None,
+        on_room: Callable[[], None] | None = None,
+    ) -> None:
+        """See `Link.listen`."""
+        self._on_frame = on_frame or self._on_frame
+        self._on_room = on_room or self._on_room
+        while self._inbox and self._on_frame is not None:
+            self._on_frame(self._inbox.popleft())
+
+    @property
+    def has_room(self) -> bool:
+        """See `Link.has_room`."""
+        return self._credit.available > len(self._queue)
+
     async def ready(self) -> None:
         """See `Link.ready`."""
-        while self._credit.available <= len(self._queue):
+        while not self.has_room:
             self._raise_failure()
             await self._room.wait()
         self._raise_failure()
@@ -99,7 +119,7 @@ class StreamLink:
             await self._room.wait()
 
     async def ended(self) -> EdgepipeError | None:
-        """Return once the link is over, with what ended it."""
+        """See `Link.ended`."""
         await asyncio.wait({self._reader})
         return self._failure
 
@@ -143,12 +163,18 @@ class StreamLink:
             self._credit.refill(fields.credits)
             self._room.ring()
             self._wake.ring()
+            if self._on_room is not None:
+                self._on_room()
         if not piece and not fields.HasField("header"):
             return
         if self._assembly.is_idle:
             self._credit.hold()
         frame = self._assembly.add(fields, piece)
-        if frame is not None:
+        if frame is None:
+            return
+        if self._on_frame is not None:
+            self._on_frame(frame)
+        else:
             self._inbox.append(frame)
             self._arrived.ring()
 

@@ -49,7 +49,7 @@ from edgepipe.core.frame import (
 )
 from edgepipe.core.sampling import Sampling
 from edgepipe.engine.base import Engine
-from edgepipe.errors import StageLost, WireError
+from edgepipe.errors import EdgepipeError, StageLost, WireError
 from edgepipe.transport import inproc
 from edgepipe.transport.link import Link
 from edgepipe.transport.stream_link import StreamLink
@@ -342,8 +342,7 @@ async def ends(runner: Runner) -> BaseException:
     async with asyncio.timeout(DEADLINE_S):
         try:
             await runner.run()
-        except BaseExceptionGroup as group:
-            (error,) = group.exceptions
+        except EdgepipeError as error:
             return error
     raise AssertionError("a runner never returns")
 

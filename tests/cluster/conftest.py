@@ -138,8 +138,8 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.fixture(scope="session")
-def edgepipe(tmp_path_factory: pytest.TempPathFactory) -> Edgepipe:
-    return Edgepipe(home=tmp_path_factory.mktemp("home"))
+def edgepipe(session_home: Path) -> Edgepipe:
+    return Edgepipe(home=session_home)
 
 
 @pytest.fixture(scope="session")

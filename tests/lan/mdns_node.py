@@ -21,6 +21,7 @@ from edgepipe.discovery.browse import browse
 from edgepipe.discovery.browser import Browser
 from edgepipe.discovery.peers import parse_peers
 from edgepipe.discovery.record import Advertisement
+from edgepipe.transport.loop import run_loop
 
 PORT = 27700
 
@@ -102,6 +103,6 @@ async def greeting(address: Address) -> str:
 if __name__ == "__main__":
     mode, *words = sys.argv[1:]
     if mode == "node":
-        asyncio.run(node(*words))
+        run_loop(node(*words))
     else:
-        asyncio.run(look(words[0], int(words[1]), words[2:]))
+        run_loop(look(words[0], int(words[1]), words[2:]))

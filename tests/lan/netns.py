@@ -41,9 +41,9 @@ def next_line(process: subprocess.Popen[Any], deadline_s: float = 20.0) -> str:
     return line.decode().rstrip("\n")
 
 
-def _environment() -> dict[str, str]:
-    """Ours, with this checkout first, installed or not."""
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+def environment(**changes: str) -> dict[str, str]:
+    """Ours, with this checkout first, installed or not, and some changes."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), **changes}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class Host:
         Its standard output is an unbuffered pipe, for `next_line`, unless told otherwise.
         """
         command = ["ip", "netns", "exec", self.namespace, *args]
-        defaults = {"cwd": ROOT, "env": _environment(), "stdout": subprocess.PIPE, "bufsize": 0}
+        defaults = {"cwd": ROOT, "env": environment(), "stdout": subprocess.PIPE, "bufsize": 0}
         self.started.append(subprocess.Popen(command, **{**defaults, **options}))
         return self.started[-1]
 
@@ -76,8 +76,13 @@ class Host:
         """Run a command on this host to its end."""
         command = ["ip", "netns", "exec", self.namespace, *args]
         pipes = {"capture_output": True, "text": True}
-        defaults = {"cwd": ROOT, "env": _environment(), "timeout": 120, **pipes}
+        defaults = {"cwd": ROOT, "env": environment(), "timeout": 120, **pipes}
         return subprocess.run(command, check=False, **{**defaults, **options})
+
+    def received_bytes(self) -> int:
+        """What has come in on eth0 so far."""
+        counter = "/sys/class/net/eth0/statistics/rx_bytes"
+        return int(self.run(["cat", counter]).stdout)
 
     def pids(self) -> list[int]:
         """The processes that run on this host."""
@@ -91,11 +96,12 @@ class Lan:
     switch: str
     hosts: tuple[Host, ...]
 
-    def block_multicast(self) -> None:
-        """Be a switch or an access point that drops multicast, mDNS with it."""
+    def block_multicast(self, *, blocked: bool = True) -> None:
+        """Be a switch or an access point that drops multicast, mDNS with it, or no longer."""
+        flood = "off" if blocked else "on"
         for host in self.hosts:
             words = ["bridge", "-n", self.switch, "link", "set", "dev", f"port{host.index}"]
-            subprocess.run([*words, "mcast_flood", "off"], check=True, timeout=20)
+            subprocess.run([*words, "mcast_flood", flood], check=True, timeout=20)
 
     def shape(self, host: Host, rate: str) -> None:
         """Limit what a host sends and receives to `rate`, in tc's words: `100mbit`, `1gbit`."""

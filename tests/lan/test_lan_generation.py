@@ -1,0 +1,203 @@
+"""Three machines that share nothing but a LAN generate for a fourth: real agents, real processes.
+
+    attic ┐
+    cellar┼ br0, 1 Gbit/s ── laptop: edgepipe run
+    desk  ┘
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from netns import Host, Lan, environment, next_line
+
+pytestmark = pytest.mark.netns
+
+NAMES = ("attic", "cellar", "desk")
+WEIGHT_BYTES = 90_000_000
+"""SmolLM2 as it is stored, more or less; the embedding, which is tied, goes to two machines."""
+
+RUN = (
+    *("run", "smollm2-135m", "--prompt", "Why is the sky blue?"),
+    *("--max-tokens", "16", "--temperature", "0"),
+)
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "edgepipe", *words]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """A host with an agent, and the home that no other machine sees."""
+
+    name: str
+    host: Host
+    home: Path
+
+    @property
+    def peer(self) -> str:
+        return self.host.address
+
+    def blobs(self) -> set[tuple[str, int, int]]:
+        """The files of its weight cache, and when each was written."""
+        files = [file.stat() for file in (self.home / "weights").iterdir()]
+        names = [file.name for file in (self.home / "weights").iterdir()]
+        return {
+            (name, file.st_size, file.st_mtime_ns)
+            for name, file in zip(names, files, strict=True)
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """The LAN, its machines, and the laptop on which commands are typed."""
+
+    lan: Lan
+    machines: tuple[Machine, ...]
+    laptop: Host
+    home: Path
+
+    def run(self, *words: str) -> Any:
+        """A command that ends well: its JSON."""
+        result = self.try_to(*words, "--json")
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    def try_to(self, *words: str) -> Any:
+        return self.laptop.run(
+            command(*words),
+            env=environment(EDGEPIPE_HOME=str(self.home), OMP_NUM_THREADS="1", NO_COLOR="1"),
+        )
+
+    def addresses_of(self, name: str) -> set[str]:
+        host = next(machine.host for machine in self.machines if machine.name == name)
+        return {host.address, host.address6}
+
+
+@pytest.fixture(scope="module")
+def site(
+    lasting_lan: Callable[..., Lan],
+    session_home: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Site:
+    import time; t=time.time()
+    network = lasting_lan(4, rate="1gbit")
+    print('lan', time.time()-t)
+    *hosts, laptop = network.hosts
+    machines = tuple(
+        Machine(name=name, host=host, home=tmp_path_factory.mktemp(name))
+        for name, host in zip(NAMES, hosts, strict=True)
+    )
+    for agent in [_start_agent(machine) for machine in machines]:
+        assert json.loads(next_line(agent, deadline_s=120))["port"] == 27700
+    print('agents',time.time()-t)
+    return Site(lan=network, machines=machines, laptop=laptop, home=session_home)
+
+
+def _start_agent(machine: Machine) -> Any:
+    return machine.host.popen(
+        command("agent", "--name", machine.name, "--device", "cpu", "--threads", "1"),
+        env=environment(EDGEPIPE_HOME=str(machine.home), OMP_NUM_THREADS="1"),
+    )
+
+
+@pytest.fixture(scope="module")
+def first(site: Site) -> dict[str, Any]:
+    """The first answer: nobody was named, and no machine had any weights."""
+    assert not any((machine.home / "weights").exists() for machine in site.machines)
+    before = [machine.host.received_bytes() for machine in site.machines]
+    import time; t=time.time()
+    answer = dict(site.run(*RUN))
+    print('first run', time.time()-t)
+    answer["received"] = [
+        machine.host.received_bytes() - start
+        for machine, start in zip(site.machines, before, strict=True)
+    ]
+    return answer
+
+
+def test_three_machines_are_found_by_mdns_alone_and_generate(
+    site: Site, first: dict[str, Any]
+) -> None:
+    assert len(first["token_ids"]) == 16
+    assert [stage["node"] for stage in first["plan"]] == list(NAMES)
+    assert [stage["layers"] for stage in first["plan"]] == [[0, 10], [10, 20], [20, 30]]
+    assert first["codec"] == "bf16"
+    _expect_neighbours_reached(site, first["plan"])
+
+
+def _expect_neighbours_reached(site: Site, plan: list[dict[str, Any]]) -> None:
+    """Each stage dialled the next one's worker, on an address of that machine."""
+    for stage, after in zip(plan, [*plan[1:], plan[0]], strict=True):
+        host, _, port = stage["reached"].rpartition(":")
+        assert port == "27701"
+        reached = ipaddress.ip_address(host.strip("[]"))
+        assert reached.is_link_local or str(reached) in site.addresses_of(after["node"])
+
+
+def test_each_machine_is_sent_its_own_layers_and_keeps_them(
+    site: Site, first: dict[str, Any]
+) -> None:
+    for machine, stage, received in zip(
+        site.machines, first["plan"], first["received"], strict=True
+    ):
+        kept = sum(size for _, size, _ in machine.blobs())
+        assert 0.2 * WEIGHT_BYTES < kept < 0.7 * WEIGHT_BYTES
+        assert kept < received < 1.2 * kept
+        assert kept < stage["weight_bytes"]
+        assert all(name.endswith(".safetensors") for name, _, _ in machine.blobs())
+
+
+def test_a_second_run_transfers_nothing_and_says_the_same(
+    site: Site, first: dict[str, Any]
+) -> None:
+    kept = [machine.blobs() for machine in site.machines]
+    before = [machine.host.received_bytes() for machine in site.machines]
+    again = site.run(*RUN)
+    after = [machine.host.received_bytes() for machine in site.machines]
+    assert [machine.blobs() for machine in site.machines] == kept
+    assert max(end - start for start, end in zip(before, after, strict=True)) < 3_000_000
+    print([end - start for start, end in zip(before, after, strict=True)], first['received'], [sum(b[1] for b in x) for x in kept], [s['weight_bytes'] for s in first['plan']], [s['reached'] for s in first['plan']], again['measured_tokens_per_s'])
+    assert again["token_ids"] == first["token_ids"]
+
+
+def test_nodes_shows_every_address(site: Site) -> None:
+    nodes = site.run("nodes")["nodes"]
+    assert [node["name"] for node in nodes] == list(NAMES)
+    for node, machine in zip(nodes, site.machines, strict=True):
+        assert node["state"] == "alive"
+        assert f"{machine.host.address}:27700" in node["addresses"]
+        assert f"[{machine.host.address6}]:27700" in node["addresses"]
+
+
+def test_peers_do_where_multicast_is_blocked(site: Site, first: dict[str, Any]) -> None:
+    site.lan.block_multicast()
+    try:
+        alone = site.try_to(*RUN)
+        peers = [word for machine in site.machines for word in ("--peer", machine.peer)]
+        answer = site.run(*RUN, *peers)
+    finally:
+        site.lan.block_multicast(blocked=False)
+    assert alone.returncode == 1
+    (sentence,) = alone.stderr.strip().splitlines()
+    assert "--peer" in sentence
+    assert [stage["node"] for stage in answer["plan"]] == list(NAMES)
+    assert answer["token_ids"] == first["token_ids"]
+
+
+@pytest.mark.slow  # two minutes of traffic; tests/transport/test_link_netns.py has one link
+def test_every_link_carries_frames_as_fast_as_raw_tcp(site: Site) -> None:
+    links = site.run("bench", "link")["links"]
+    pairs = {(link["from"], link["to"]) for link in links}
+    assert pairs == {(one, two) for one in NAMES for two in NAMES if one != two}
+    for link in links:
+        assert link["raw_tcp_bytes_per_s"] < 1.05 * 125e6, "the link is not shaped"
+        assert link["bytes_per_s"] >= 0.95 * link["raw_tcp_bytes_per_s"], link
