@@ -15,6 +15,8 @@ from edgepipe.errors import NodeError
 
 RESTART_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 """The wait before a dead worker is started again: the first time, the second, …"""
+STEADY_S = 60.0
+"""A worker that lived for so long begins the waits anew when it dies."""
 
 _log = structlog.get_logger(__name__)
 
@@ -77,11 +79,15 @@ class Crew:
 
     async def _keep(self, device: DeviceId) -> None:
         failures = 0
+        clock = asyncio.get_running_loop().time
         while True:
             if device in self._workers:
+                started_s = clock()
                 code = await self._workers[device].wait()
                 del self._workers[device]
                 _log.error("worker died", device=device, code=code)
+                if clock() - started_s > STEADY_S:
+                    failures = 0
             await asyncio.sleep(RESTART_S[min(failures, len(RESTART_S) - 1)])
             failures += 1
             try:

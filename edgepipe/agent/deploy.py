@@ -55,6 +55,28 @@ def check(load: stage_pb2.Load) -> None:
         raise WireError("a stage computes in float32, bfloat16 or float16")
 
 
+def check_admission(admit: stage_pb2.Admit, load: stage_pb2.Load) -> None:
+    """Raise WireError unless the stage has room for a sequence, and knows its tokens.
+
+    The last token that is sampled is not fed back, so it takes no position.
+    """
+    length = len(admit.prompt_ids)
+    if length < 1 or admit.max_tokens < 1:
+        raise WireError(
+            f"a sequence wants a prompt and at least one token, "
+            f"not {length} and {admit.max_tokens} tokens"
+        )
+    if length + admit.max_tokens - 1 > load.max_positions:
+        raise WireError(
+            f"a prompt of {length} tokens and {admit.max_tokens} more do not fit the stage's "
+            f"{load.max_positions} positions"
+        )
+    if max(admit.prompt_ids) >= load.vocab_size:
+        raise WireError(
+            f"token {max(admit.prompt_ids)} is not one of the vocabulary's {load.vocab_size}"
+        )
+
+
 def credits(load: stage_pb2.Load) -> int:  # noqa: A001 -- the transport's own term
     """Frames that may be sent and not yet consumed on one boundary."""
     return load.num_groups + PREFILL_CREDITS

@@ -10,7 +10,7 @@ from typing import Protocol
 import structlog
 
 from edgepipe.core import lease as leases
-from edgepipe.core.lease import Granted, LeaseState, Refused
+from edgepipe.core.lease import MAX_TTL_S, Granted, LeaseState, Refused
 from edgepipe.core.profile import DeviceId, LeaseView
 from edgepipe.errors import LeaseHeld
 
@@ -30,7 +30,8 @@ class FenceStore(Protocol):
 class LeaseBook:
     """Who holds which device of this agent.
 
-    `tell` hands the current fence of a device to its worker, 0 when it is free.
+    `tell` hands the current fence of a device to its worker, 0 when it is free. A lease lasts as
+    long as was asked for, but at most `max_ttl_s`.
     """
 
     def __init__(
@@ -38,10 +39,13 @@ class LeaseBook:
         devices: Sequence[DeviceId],
         fences: FenceStore,
         tell: Callable[[DeviceId, int], None],
+        *,
+        max_ttl_s: float = MAX_TTL_S,
     ) -> None:
         self._state = LeaseState(devices=tuple(devices), last_fence=fences.last_fence)
         self._fences = fences
         self._tell = tell
+        self._max_ttl_s = max_ttl_s
         self._changed = asyncio.Event()
         self._saving = asyncio.Lock()
 
@@ -49,7 +53,12 @@ class LeaseBook:
         """Grant a device. Raises LeaseHeld while another job holds it."""
         async with self._saving:
             state, answer = leases.acquire(
-                self._state, device=device, job=job, holder=holder, now_s=self._now(), ttl_s=ttl_s
+                self._state,
+                device=device,
+                job=job,
+                holder=holder,
+                now_s=self._now(),
+                ttl_s=min(ttl_s, self._max_ttl_s),
             )
             if isinstance(answer, Refused):
                 raise LeaseHeld(answer.sentence)

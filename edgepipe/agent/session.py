@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 
 import grpc
+import structlog
 
 from edgepipe.agent import deploy
 from edgepipe.agent.device import WorkerDevice
@@ -33,12 +34,16 @@ from edgepipe.transport.channel import choose_address
 from edgepipe.transport.grpc_link import dial
 from edgepipe.transport.link import Hello, Link
 from edgepipe.transport.measure import measure
+from edgepipe.transport.stream_link import StreamLink
 from edgepipe.wire.v1 import stage_pb2
 
 DIAL_DEADLINE_S = 10.0
 UPSTREAM_DEADLINE_S = 30.0
 MAX_PENDING_EVENTS = 4096
 PROGRESS_STEP_BYTES = 16 << 20
+MAX_REASON_CHARS = 300
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,10 +72,8 @@ class Session:
                     await self._obey(command, tasks)
                 for task in self._background:
                     task.cancel()
-        except* EdgepipeError as failures:
-            error = first_of(failures)
-            failed = stage_pb2.Failed(kind=type(error).__name__, message=str(error))
-            self._put(stage_pb2.Event(failed=failed))
+        except* Exception as failures:  # noqa: BLE001 -- this task's top: logged, and told
+            self._fail(first_of(failures))
         finally:
             await self._close()
 
@@ -78,6 +81,13 @@ class Session:
         """What to tell the coordinator, until the session is over."""
         while (event := await self._events.get()) is not None:
             yield event
+
+    def take_upstream(self, link: StreamLink) -> None:
+        """Be handed the boundary of the stage before this one."""
+        if self.upstream.done():
+            link.drop(StageLost("the stage that was dialled has its boundary, or is over"))
+        else:
+            self.upstream.set_result(link)
 
     async def _obey(self, command: stage_pb2.Command, tasks: asyncio.TaskGroup) -> None:
         match command.WhichOneof("command"):
@@ -110,13 +120,29 @@ class Session:
             await self._channel.close()
         self.upstream.cancel()
         self.parking.park()
-        self._put(None)
+        self._put_last(None)
+
+    def _fail(self, error: BaseException) -> None:
+        """Tell the coordinator; what nobody raised on purpose stands in our log too."""
+        if not isinstance(error, EdgepipeError):
+            _log.error("stage failed", job=self.load.job, exc_info=error)
+            error = StageError(f"its stage failed ({_reason(error)}); see its agent's log")
+        else:
+            _log.warning("stage failed", job=self.load.job, because=str(error))
+        failed = stage_pb2.Failed(kind=type(error).__name__, message=str(error))
+        self._put_last(stage_pb2.Event(failed=failed))
 
     def _put(self, event: stage_pb2.Event | None) -> None:
         try:
             self._events.put_nowait(event)
         except asyncio.QueueFull:
             raise StageError("the coordinator does not read what this stage sends") from None
+
+    def _put_last(self, event: stage_pb2.Event | None) -> None:
+        """What matters more than anything that is still in the queue."""
+        while self._events.full():
+            self._events.get_nowait()
+        self._events.put_nowait(event)
 
     # ------------------------------------------------------------------------------- loading
 
@@ -232,11 +258,7 @@ class Session:
 
     def _admit(self, admit: stage_pb2.Admit) -> None:
         admission = convert.admission_from_wire(admit)
-        if not 0 < len(admit.prompt_ids) < self.load.max_positions:
-            raise WireError(
-                f"a prompt of {len(admit.prompt_ids)} tokens does not fit the stage's "
-                f"{self.load.max_positions} positions"
-            )
+        deploy.check_admission(admit, self.load)
         self._running().admit(admission, admit.prompt_ids)
         self._put(stage_pb2.Event(admitted=stage_pb2.Admitted(sequence=admit.sequence)))
 
@@ -284,3 +306,10 @@ class Session:
                 self._put(stage_pb2.Event(logits=logits))
             case _:
                 self._put(stage_pb2.Event(token=convert.sampled_to_wire(outcome)))
+
+
+def _reason(error: BaseException) -> str:
+    """An exception's class and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    name = type(error).__name__
+    return f"{name}: {lines[0][:MAX_REASON_CHARS]}" if lines else name

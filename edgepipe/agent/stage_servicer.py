@@ -16,7 +16,7 @@ from edgepipe.agent.fence import Fence
 from edgepipe.agent.parking import Parking
 from edgepipe.agent.session import Session
 from edgepipe.core.api import API, check_api
-from edgepipe.errors import LeaseHeld, LeaseLost
+from edgepipe.errors import LeaseHeld, LeaseLost, WireError
 from edgepipe.transport.grpc_link import SERVICE, Welcome, boundary_handler
 from edgepipe.transport.link import Hello
 from edgepipe.transport.measure import probe_handler
@@ -83,8 +83,17 @@ class StageServicer:
             self._free.release()
 
     async def accept(self, hello: Hello) -> Welcome:
-        """Take the boundary of the stage before ours, if it belongs to the running job."""
+        """Take the boundary of the stage before ours, if it belongs to the running job.
+
+        Raises WireError for any other stage, and for a second boundary.
+        """
         session = await self._check(hello)
+        before = (session.load.stage - 1) % session.load.num_stages
+        if hello.from_stage != before or session.upstream.done():
+            raise WireError(
+                f"stage {session.load.stage} takes one boundary, of stage {before}, "
+                f"and none of stage {hello.from_stage} now"
+            )
         ours = Hello(
             api=API,
             job=hello.job,
@@ -95,7 +104,7 @@ class StageServicer:
         )
         return Welcome(
             hello=ours,
-            take=session.upstream.set_result,
+            take=session.take_upstream,
             max_frame_bytes=deploy.max_frame_bytes(session.load),
         )
 

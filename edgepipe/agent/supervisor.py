@@ -29,7 +29,7 @@ from edgepipe.agent.worker_process import WorkerSpec
 from edgepipe.core.api import API
 from edgepipe.core.profile import DeviceId, DeviceProfile, NodeId, NodeProfile
 from edgepipe.core.reach import is_loopback
-from edgepipe.discovery.addresses import advertised, multicast_hosts, read_interfaces
+from edgepipe.discovery.addresses import advertised, multicast_hosts, read_interfaces, select
 from edgepipe.discovery.advertiser import Advertiser
 from edgepipe.discovery.record import Advertisement
 from edgepipe.transport.channel import add_standard_services, bind, create_server
@@ -85,11 +85,17 @@ class Supervisor:
         self._id = identity.id
         self._found = found
         devices = offer(found, settings)
-        self._leases = LeaseBook([device.id for device in devices], identity, self._tell)
+        self._leases = LeaseBook(
+            [device.id for device in devices],
+            identity,
+            self._tell,
+            max_ttl_s=settings.lease_ttl_s,
+        )
         self._crew = Crew(
             devices, _specs(settings, devices), settings=settings, fence_of=self._leases.fence
         )
         self._interfaces = read_interfaces()
+        select(self._interfaces, settings.interface)  # that it is here, wherever we listen
         self._addresses = advertised(
             self._interfaces,
             replace(settings.listen, port=port),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any, NoReturn
 
 import typer
 
@@ -16,7 +17,12 @@ from edgepipe.cli.nodes import nodes
 from edgepipe.cli.plan import plan
 from edgepipe.cli.run import run
 from edgepipe.cli.verify import verify
-from edgepipe.errors import EdgepipeError
+from edgepipe.errors import EdgepipeError, UsageError
+
+INTERRUPTED = 130
+"""What a shell expects of a command that Ctrl-C ended."""
+_Misuse: type[Exception] = typer.BadParameter.__mro__[1]
+"""What typer raises for unknown options and missing arguments; it exports no name for it."""
 
 app = typer.Typer(
     name="edgepipe",
@@ -50,9 +56,23 @@ def main() -> None:
     """Run a command; an error is one sentence on standard error."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core would print beside our sentence
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except _Misuse as error:
+        _complain(_usage_error(error))
     except EdgepipeError as error:
-        typer.echo(f"edgepipe: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        _complain(error)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(INTERRUPTED)
+
+
+def _usage_error(error: Any) -> UsageError:
+    """What typer found, and where the right use is told."""
+    sentence = error.format_message().rstrip(".")
+    command = error.ctx.command_path if error.ctx is not None else "edgepipe"
+    return UsageError(f"{sentence}: see {command} --help" if sentence else "")
+
+
+def _complain(error: EdgepipeError) -> NoReturn:
+    if sentence := str(error):  # typer shows the help, and then has nothing to say
+        typer.echo(f"edgepipe: {sentence}", err=True)
+    sys.exit(error.exit_code)

@@ -15,16 +15,15 @@ from edgepipe.cli.show import DeployBars, errors, node_rows, print_json
 from edgepipe.cli.tables import nodes_table, plan_table
 from edgepipe.coordinator.generation import Answer, ask, generate
 from edgepipe.coordinator.launch import (
-    How,
     Interface,
     Prepared,
     Running,
     Where,
-    check_split,
     open_model,
     prepare,
 )
 from edgepipe.coordinator.nodes import Roster
+from edgepipe.coordinator.planning import How, check_cut
 from edgepipe.core.pipeline import Plan, stage_to_json
 
 
@@ -33,7 +32,7 @@ async def answer_once(
 ) -> None:
     """`edgepipe run`. Raises what goes wrong, before any agent starts where it can be known."""
     prepared = await prepare(name, home=where.home)
-    check_split(how, prepared.shape)
+    check_cut(how, prepared.shape)
     tokenizer = await asyncio.to_thread(prepared.model.tokenizer)
     prompt_ids = tokenizer.prompt_ids(prompt, raw=raw)
     asked = wish.asked(prepared.model, prompt_ids, prepared.shape.max_positions, 1)
@@ -64,13 +63,15 @@ async def deployed(
 
 async def stream(running: Running, answer: Answer, *, quiet: bool) -> None:
     """Generate an answer; its text goes to standard output as it comes, unless `quiet`."""
-    async for piece in generate(running.pipeline, answer):
+    try:
+        async for piece in generate(running.pipeline, answer):
+            if not quiet:
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+    finally:  # what went wrong is told on a line of its own
         if not quiet:
-            sys.stdout.write(piece)
+            sys.stdout.write("\n")
             sys.stdout.flush()
-    if not quiet:
-        sys.stdout.write("\n")
-        sys.stdout.flush()
 
 
 def figures(answer: Answer) -> str:

@@ -51,6 +51,8 @@ def decode(
         raise UsageError("name a model, or measure the runtime alone with --engine emulated")
     if engine != "emulated" and stage_ms is not None:
         raise UsageError("--stage-ms is for --engine emulated")
+    if engine == "emulated" and (split, strategy, dtype) != (None, None, "auto"):
+        raise UsageError("--engine emulated has no layers: no --split, --strategy or --dtype")
     if engine != "emulated":
         options.check_engine(engine)
     work = DecodeBench(
@@ -93,4 +95,4 @@ def link(
 
     del insecure
     where = options.where(cluster=cluster, peer=peer, local=local, threads=None, slowdown=None)
-    run_loop(bench_link(where, frame_bytes=frame_mib << 20, json=json))
+    run_loop(bench_link(where, frame_mib=frame_mib, json=json))

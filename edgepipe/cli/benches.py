@@ -10,18 +10,25 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from edgepipe.cli.answering import deployed
 from edgepipe.cli.show import print_json
 from edgepipe.coordinator.benchmark import DecodeFigures, measure_decode, measure_prefill
 from edgepipe.coordinator.emulated import VOCAB_SIZE, emulated_deployment
-from edgepipe.coordinator.launch import How, Where, open_cluster, prepare
+from edgepipe.coordinator.launch import Where, open_cluster, prepare
 from edgepipe.coordinator.pipeline import Pipeline, open_pipeline
+from edgepipe.coordinator.planning import How
 from edgepipe.coordinator.progress import Silent
 from edgepipe.coordinator.stage_client import LinkFigures
-from edgepipe.errors import PlanError
+from edgepipe.errors import PlanError, UsageError
 
 WARM_UP_TOKENS = 8
+MIN_TOKENS = 2
+"""A rate is counted from the first token on."""
+MAX_STREAMS = 1024
+MAX_STAGE_MS = 60_000
+MAX_FRAME_MIB = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +41,21 @@ class DecodeBench:
     prompt_tokens: int
     stage_ms: Sequence[float]
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for numbers that mean nothing."""
+        if not all(1 <= streams <= MAX_STREAMS for streams in self.streams):
+            raise UsageError(f"--streams wants numbers from 1 to {MAX_STREAMS}")
+        if self.num_tokens < MIN_TOKENS:
+            raise UsageError(f"--tokens {self.num_tokens} gives no rate: ask for {MIN_TOKENS} up")
+        if self.prompt_tokens < 1:
+            raise UsageError(f"--prompt-tokens {self.prompt_tokens} is no prompt: ask for 1 up")
+        if not all(0 <= ms <= MAX_STAGE_MS for ms in self.stage_ms):
+            raise UsageError(f"--stage-ms wants numbers from 0 to {MAX_STAGE_MS}")
+
     @property
     def max_positions(self) -> int:
-        """Room for a prompt and its answer."""
-        return self.prompt_tokens + self.num_tokens
+        """Room for a prompt and its answer, that of the warm-up included."""
+        return self.prompt_tokens + max(self.num_tokens, WARM_UP_TOKENS)
 
 
 async def bench_decode(work: DecodeBench, where: Where, how: How, *, json: bool) -> None:
@@ -85,6 +103,7 @@ async def _pipeline(
             max_positions=work.max_positions,
             prefill_chunk=how.prefill_chunk,
             codec=how.codec,
+            nodes=how.nodes,
         )
         async with open_pipeline(deployment, roster.nodes, Silent()) as pipeline:
             yield pipeline, VOCAB_SIZE
@@ -107,8 +126,10 @@ def _decode_table(figures: Sequence[DecodeFigures]) -> Table:
     return table
 
 
-async def bench_link(where: Where, *, frame_bytes: int, json: bool) -> None:
+async def bench_link(where: Where, *, frame_mib: int, json: bool) -> None:
     """`edgepipe bench link`: every pair, both ways, one after another."""
+    if not 1 <= frame_mib <= MAX_FRAME_MIB:
+        raise UsageError(f"--frame-mib {frame_mib} is not within 1 to {MAX_FRAME_MIB}")
     async with open_cluster(where) as roster:
         deployment = emulated_deployment(
             roster,
@@ -127,7 +148,7 @@ async def bench_link(where: Where, *, frame_bytes: int, json: bool) -> None:
                 (
                     names[source],
                     names[target],
-                    await pipeline.measure_link(source, target, frame_bytes),
+                    await pipeline.measure_link(source, target, frame_mib << 20),
                 )
                 for source in range(len(names))
                 for target in range(len(names))
@@ -159,9 +180,7 @@ def _link_table(rows: Sequence[tuple[str, str, LinkFigures]]) -> Table:
     for source, target, figures in rows:
         share = figures.bytes_per_s / figures.raw_tcp_bytes_per_s
         table.add_row(
-            source,
-            target,
-            str(figures.address),
+            *(Text(word) for word in (source, target, str(figures.address))),  # never markup
             f"{figures.bytes_per_s / 1e6:.1f}",
             f"{share:.0%}",
             f"{figures.latency_s * 1000:.2f} ms",

@@ -12,7 +12,8 @@ def demo() -> None:
     from edgepipe.cli import options
     from edgepipe.cli.answering import answer_demo
     from edgepipe.cli.sampling import Wish
-    from edgepipe.coordinator.launch import How, Where
+    from edgepipe.coordinator.launch import Where
+    from edgepipe.coordinator.planning import How
     from edgepipe.transport.loop import run_loop
 
     where = Where(home=options.home(), local=NUM_AGENTS, local_mdns=True)

@@ -12,10 +12,11 @@ import typer
 
 from edgepipe.core.frame import Codec, DType
 from edgepipe.core.pipeline import Objective, Plan, Strategy
-from edgepipe.errors import UsageError
+from edgepipe.errors import PlanError, UsageError
 
 if TYPE_CHECKING:
-    from edgepipe.coordinator.launch import How, Where
+    from edgepipe.coordinator.launch import Where
+    from edgepipe.coordinator.planning import How
 
 N = TypeVar("N", int, float)
 C = TypeVar("C", DType, Codec)
@@ -132,19 +133,23 @@ def where(
 ) -> Where:
     """Which machines to use. Raises UsageError."""
     from edgepipe.coordinator.launch import Where
+    from edgepipe.coordinator.local import check_local
     from edgepipe.discovery.peers import parse_peers
 
     if local is None and (threads is not None or slowdown is not None):
         raise UsageError("--threads and --slowdown are for the private agents of --local")
     if local is not None and peer:
         raise UsageError("--local uses private agents only: leave out --peer")
+    slowdowns = numbers(slowdown, "--slowdown", float)
+    if local is not None:
+        check_local(local, threads, slowdowns)
     return Where(
         home=home(),
         cluster=cluster,
         peers=parse_peers(tuple(peer or ())),
         local=local,
         threads=threads,
-        slowdowns=numbers(slowdown, "--slowdown", float),
+        slowdowns=slowdowns,
     )
 
 
@@ -161,25 +166,40 @@ def how(
     codec: str,
 ) -> How:
     """How to cut the model. Raises UsageError."""
-    from edgepipe.coordinator.launch import How
+    from edgepipe.coordinator.planning import How
 
     cuts = numbers(split, "--split", int) if split is not None else None
+    if stages is not None and stages < 1:
+        raise UsageError(f"--stages {stages} makes no pipeline: ask for at least 1")
     if local is not None and stages not in {None, local}:
         raise UsageError(f"--local {local} makes {local} stages, not the {stages} of --stages")
-    if local is not None and cuts is not None and len(cuts) + 1 != local:
+    wanted = f"--local {local}" if local is not None else f"--stages {stages}"
+    num_stages = local if local is not None else stages
+    if num_stages is not None and cuts is not None and len(cuts) + 1 != num_stages:
         raise UsageError(
-            f"--local {local} makes {local} stages, but --split {split} makes {len(cuts) + 1}"
+            f"{wanted} makes {num_stages} stages, but --split {split} makes {len(cuts) + 1}"
+        )
+    if plan is not None and (nodes, split, strategy, stages, dtype) != (*(None,) * 4, "auto"):
+        raise UsageError(
+            "--plan is a whole plan: leave out --nodes, --split, --strategy, --stages and --dtype"
         )
     return How(
         objective=objective,
         strategy=strategy,
-        num_stages=local if local is not None else stages,
-        nodes=tuple(nodes.split(",")) if nodes else None,
+        num_stages=num_stages,
+        nodes=_names(nodes) if nodes is not None else None,
         split=cuts,
         pinned=_read_plan(plan) if plan is not None else None,
         dtype=_choice(dtype, DType, ("float32", "bfloat16", "float16"), "--dtype"),
         codec=_choice(codec, Codec, tuple(Codec), "--codec"),
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise UsageError(f"--nodes wants names with commas between them, not {text!r}")
+    return names
 
 
 def numbers(text: str | None, what: str, kind: Callable[[str], N]) -> tuple[N, ...]:
@@ -204,9 +224,14 @@ def _choice(text: str, kind: Callable[[str], C], choices: Collection[str], what:
 def _read_plan(file: Path) -> Plan:
     try:
         text = file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--plan {file} cannot be read: {error}") from None
-    return Plan.loads(text)
+    except OSError as error:
+        raise UsageError(f"--plan {file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--plan {file} is not a plan that edgepipe saved: not text") from None
+    try:
+        return Plan.loads(text)
+    except (PlanError, RecursionError) as error:
+        raise UsageError(f"--plan {file} cannot be used: {error}") from None
 
 
 def write_plan(file: Path, plan: Plan) -> None:

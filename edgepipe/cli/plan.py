@@ -9,6 +9,9 @@ import typer
 
 from edgepipe.cli import options
 from edgepipe.core.pipeline import Objective
+from edgepipe.errors import UsageError
+
+MAX_SLOTS = 1024
 
 
 def plan(
@@ -42,6 +45,8 @@ def plan(
     from edgepipe.transport.loop import run_loop
 
     del insecure
+    if not 1 <= slots <= MAX_SLOTS:
+        raise UsageError(f"--slots {slots} is not within 1 to {MAX_SLOTS}")
     where = options.where(
         cluster=cluster, peer=peer, local=local, threads=threads, slowdown=slowdown
     )

@@ -8,6 +8,7 @@ import typer
 
 from edgepipe.cli import options
 from edgepipe.core.pipeline import Objective
+from edgepipe.errors import UsageError
 
 
 def run(
@@ -44,6 +45,8 @@ def run(
 
     del insecure
     options.check_engine(engine)
+    if not prompt:
+        raise UsageError("--prompt is empty: ask something")
     where = options.where(
         cluster=cluster, peer=peer, local=local, threads=threads, slowdown=slowdown
     )

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgepipe.coordinator.generation import Asked
-from edgepipe.coordinator.models import Model
+from edgepipe.coordinator.models import GenerationDefaults, Model
 from edgepipe.coordinator.text import check_length
 from edgepipe.core.frame import SequenceId
 from edgepipe.core.sampling import Sampling
+from edgepipe.errors import UsageError
 
 DEFAULT_MAX_TOKENS = 512
 
@@ -26,6 +27,12 @@ class Wish:
     seed: int | None
     stops: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for what no model can do; the rest depends on the model."""
+        self._sampling(GenerationDefaults())
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise UsageError(f"--max-tokens is {self.max_tokens}: ask for at least one token.")
+
     def asked(
         self, model: Model, prompt_ids: Sequence[int], max_positions: int, sequence: int
     ) -> Asked:
@@ -34,14 +41,13 @@ class Wish:
         return Asked(
             sequence=SequenceId(sequence),
             prompt_ids=prompt_ids,
-            sampling=self._sampling(model),
+            sampling=self._sampling(model.generation),
             max_tokens=check_length(len(prompt_ids), wanted, max_positions),
             eos_ids=model.eos_ids,
             stops=self.stops,
         )
 
-    def _sampling(self, model: Model) -> Sampling:
-        theirs = model.generation
+    def _sampling(self, theirs: GenerationDefaults) -> Sampling:
         seed = secrets.randbits(32) if self.seed is None else self.seed
         return Sampling(
             temperature=_first(self.temperature, theirs.temperature, 0.0),

@@ -55,6 +55,7 @@ def nodes_json(rows: Sequence[NodeRow]) -> dict[str, Any]:
 def plan_table(plan: Plan) -> RenderableType:
     """The plan: a row for each stage, what the signs mean, what is left out, and a summary."""
     table = _table("", "stage", "layers", "", "memory", "")
+    table.columns[-1].no_wrap = True  # the bars give way first
     for at, stage in enumerate(plan.stages):
         table.add_row(str(at), *_stage_cells(stage, plan.num_layers))
     legend = Legend(text="▓ idle worker  █ weights  ▒ KV cache  ░ workspace  · free")

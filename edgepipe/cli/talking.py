@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
+from contextlib import suppress
+from io import FileIO
 
 from edgepipe.cli.answering import deployed, figures, stream
 from edgepipe.cli.sampling import Wish
 from edgepipe.cli.show import errors
 from edgepipe.coordinator.generation import ask
-from edgepipe.coordinator.launch import How, Where, check_split, prepare
+from edgepipe.coordinator.launch import Where, prepare
+from edgepipe.coordinator.planning import How, check_cut
 from edgepipe.coordinator.text import Message
 from edgepipe.errors import ModelError, PromptTooLong, UsageError
 
@@ -21,7 +25,7 @@ async def talk(
 ) -> None:
     """`edgepipe chat`: every turn holds the whole talk, until the context is full."""
     prepared = await prepare(name, home=where.home)
-    check_split(how, prepared.shape)
+    check_cut(how, prepared.shape)
     longest = prepared.shape.max_positions
     if context is not None and not 0 < context <= longest:
         raise UsageError(f"--context {context} is not within the model's 1 to {longest}")
@@ -32,7 +36,7 @@ async def talk(
     messages: list[Message] = [{"role": "system", "content": system}] if system else []
     async with deployed(prepared, where, how, room, quiet=False) as running:
         turn = 0
-        while question := await asyncio.to_thread(_read):
+        while question := await _question():
             turn += 1
             messages.append({"role": "user", "content": question})
             try:
@@ -47,9 +51,19 @@ async def talk(
             messages.append({"role": "assistant", "content": answer.text})
 
 
-def _read() -> str:
+async def _question() -> str:
     """The next line, "" at the end."""
     if sys.stdin.isatty():
         sys.stderr.write("> ")
         sys.stderr.flush()
-    return sys.stdin.readline().strip()
+    loop = asyncio.get_running_loop()
+    line: asyncio.Future[bytes] = loop.create_future()
+    threading.Thread(target=_read, args=(loop, line), daemon=True).start()
+    return (await line).decode(errors="replace").strip()
+
+
+def _read(loop: asyncio.AbstractEventLoop, line: asyncio.Future[bytes]) -> None:
+    """Read a line on a thread that Ctrl-C need not wait for: unbuffered, so it holds no lock."""
+    text = FileIO(sys.stdin.fileno(), closefd=False).readline()
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(lambda: None if line.done() else line.set_result(text))

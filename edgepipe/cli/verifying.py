@@ -10,8 +10,9 @@ from rich.console import Console
 
 from edgepipe.cli.answering import deployed, stages_json
 from edgepipe.cli.show import print_json
-from edgepipe.coordinator.launch import How, Where, check_split, prepare, weight_parts
+from edgepipe.coordinator.launch import Where, prepare, weight_parts
 from edgepipe.coordinator.pipeline import Pipeline
+from edgepipe.coordinator.planning import How, check_cut
 from edgepipe.coordinator.reference import Logits, reference_logits
 from edgepipe.coordinator.stage_client import PromptLogits
 from edgepipe.coordinator.text import check_length
@@ -28,7 +29,7 @@ LOSSY = 0.02
 async def verify_logits(name: str, prompt: str, where: Where, how: How, *, json: bool) -> bool:
     """`edgepipe verify`: whether the errors are within bounds."""
     prepared = await prepare(name, home=where.home)
-    check_split(how, prepared.shape)
+    check_cut(how, prepared.shape)
     tokenizer = await asyncio.to_thread(prepared.model.tokenizer)
     prompt_ids = tokenizer.prompt_ids(prompt, raw=True)
     check_length(len(prompt_ids), 1, prepared.shape.max_positions)

@@ -31,6 +31,8 @@ def encode(tensor: torch.Tensor, codec: Codec) -> memoryview:
     assert tensor.ndim > 0
     tensor = tensor.detach()
     size = payload_bytes(codec, tensor.shape, WIRE_DTYPES[tensor.dtype])
+    if codec is Codec.NONE and tensor.is_cpu and tensor.dtype is torch.float32:
+        return tensor.contiguous().numpy().reshape(-1).data.cast("B")
     match codec:
         case Codec.NONE:
             encoded = _bytes(tensor)
@@ -60,9 +62,11 @@ def decode(
     """
     if len(payload) != (size := payload_bytes(codec, shape, dtype)):
         raise WireError(f"a payload of {len(payload)} bytes came where {size} were announced")
-    encoded = torch.from_numpy(np.require(np.frombuffer(payload, np.uint8), requirements="W"))
-    encoded = encoded.to(device)
     torch_dtype = TORCH_DTYPES[dtype]
+    memory = bytearray(payload) if payload.readonly else payload
+    if codec is Codec.NONE and size:
+        return torch.frombuffer(memory, dtype=torch_dtype).to(device).view(*shape)
+    encoded = torch.from_numpy(np.frombuffer(memory, np.uint8)).to(device)
     match codec:
         case Codec.NONE:
             return encoded.view(torch_dtype).view(*shape)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from edgepipe.coordinator.deployment import Deployment, StagePlace
 from edgepipe.coordinator.nodes import Roster
+from edgepipe.coordinator.planning import candidates, explained
+from edgepipe.core.candidates import check_enough, in_order
 from edgepipe.core.frame import Codec, DType, JobId
 from edgepipe.errors import PlanError
 
@@ -24,20 +26,22 @@ def emulated_deployment(
     max_positions: int,
     prefill_chunk: int,
     codec: Codec | None,
+    nodes: Sequence[str] | None = None,
 ) -> Deployment:
     """One emulated stage on each device, `stage_s` seconds a frame (one for all, or one each).
 
+    The devices are those of `nodes` in that order, else all that are free, by their nodes' names.
+
     Raises PlanError where there are too few devices, or times.
     """
-    devices = [
-        (node, device)
-        for node in roster.usable
-        for device in node.profile.devices
-        if device.lease is None
-    ]
-    wanted = num_stages or len(devices)
-    if not 0 < wanted <= len(devices):
-        raise PlanError(f"{wanted or 1} stages are wanted and {len(devices)} devices are free")
+    by_name = {node.profile.name: node for node in roster.usable}
+    try:
+        chosen = in_order(candidates(roster), nodes)
+        wanted = num_stages or len(chosen)
+        check_enough(chosen, wanted)
+    except PlanError as error:
+        raise explained(error, roster) from None
+    devices = [(by_name[candidate.node], candidate.device) for candidate in chosen]
     times = [stage_s[0]] * wanted if len(stage_s) == 1 else list(stage_s)
     if len(times) != wanted:
         raise PlanError(f"there are {wanted} stages and {len(times)} times: give one each")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import CancelledError
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +18,14 @@ from edgepipe.coordinator.models import Model, resolve
 from edgepipe.coordinator.nodes import LOOPBACK_HOSTS, Node, Roster, Search, find_nodes, lan_hosts
 from edgepipe.coordinator.parts import Part, build_parts, parts_for
 from edgepipe.coordinator.pipeline import Pipeline, open_pipeline
+from edgepipe.coordinator.planning import How, check_cut, choose_plan, explained
 from edgepipe.coordinator.progress import Progress
 from edgepipe.coordinator.shape import model_shape
 from edgepipe.core.frame import Codec, DType, JobId
 from edgepipe.core.model import ModelShape
 from edgepipe.core.pipeline import Plan, Stage
-from edgepipe.core.plan import Candidate, Objective, Strategy, plan, require_fit
-from edgepipe.core.profile import Address, DeviceProfile, NodeState
-from edgepipe.core.split import manual_split
-from edgepipe.errors import PlanError
-
-PREFILL_CHUNK = 128
+from edgepipe.core.profile import Address, DeviceProfile
+from edgepipe.errors import PlanError, first_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,28 +42,6 @@ class Where:
     threads: int | None = None
     slowdowns: tuple[float, ...] = ()
     local_mdns: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class How:
-    """How to cut the model, and what its stages hold and send. None means: choose."""
-
-    objective: Objective = Objective.LATENCY
-    strategy: Strategy | None = None
-    num_stages: int | None = None
-    nodes: tuple[str, ...] | None = None
-    split: tuple[int, ...] | None = None
-    pinned: Plan | None = None
-    dtype: DType | None = None
-    codec: Codec | None = None
-    num_slots: int = 1
-    prefill_chunk: int = PREFILL_CHUNK
-
-    def resolved_strategy(self) -> Strategy:
-        """`manual` where a split is given, else `equal`."""
-        if self.strategy is not None:
-            return self.strategy
-        return Strategy.EQUAL if self.split is None else Strategy.MANUAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,62 +90,29 @@ async def _start_local(where: Where, count: int, stack: AsyncExitStack) -> Searc
     )
 
 
-def candidates(roster: Roster) -> tuple[Candidate, ...]:
-    """Every free device of the usable nodes."""
-    return tuple(
-        Candidate(node=node.profile.name, device=device)
-        for node in roster.usable
-        for device in node.profile.devices
-        if device.lease is None
-    )
-
-
-def why_nobody(roster: Roster) -> str:
-    """What is known of the nodes that cannot be used, for the error's sentence."""
-    others = [
-        f"{member.name}: {member.reason}"
-        for member in roster.state.members.values()
-        if member.state is not NodeState.ALIVE
-    ]
-    return "; ".join(others)
-
-
-def check_split(how: How, shape: ModelShape) -> None:
-    """Refuse a split that the model cannot have, before anything starts. Raises SplitError."""
-    if how.split is not None:
-        manual_split(shape.num_layers, how.split)
-
-
-def make_plan(
-    shape: ModelShape, devices: Sequence[Candidate], how: How, max_positions: int
-) -> Plan:
-    """Plan for the devices. Raises PlanError, SplitError or UsageError; may be infeasible."""
-    return plan(
-        shape,
-        devices,
-        strategy=how.resolved_strategy(),
-        objective=how.objective,
-        dtype=how.dtype or shape.dtype,
-        num_slots=how.num_slots,
-        max_positions=max_positions,
-        prefill_chunk=how.prefill_chunk,
-        num_stages=how.num_stages,
-        nodes=how.nodes,
-        split=how.split,
-    )
-
-
 async def weight_parts(
     prepared: Prepared, *, home: Path, progress: Callable[[int, int], None]
 ) -> tuple[Part, ...]:
-    """The model's content-addressed parts; hashed off the event loop the first time."""
+    """The model's content-addressed parts; hashed off the event loop the first time.
+
+    Once this is cancelled, its thread ends after the part that it is at.
+    """
+    is_over = threading.Event()
+
+    def report(done_bytes: int, total_bytes: int) -> None:
+        if is_over.is_set():
+            raise CancelledError
+        progress(done_bytes, total_bytes)
 
     def work() -> tuple[Part, ...]:
         return build_parts(
-            prepared.model.tensors(), prepared.shape.parameters, home=home, progress=progress
+            prepared.model.tensors(), prepared.shape.parameters, home=home, progress=report
         )
 
-    return await asyncio.to_thread(work)
+    try:
+        return await asyncio.to_thread(work)
+    finally:
+        is_over.set()
 
 
 def deployment(
@@ -206,7 +150,10 @@ def _find(roster: Roster, stage: Stage) -> tuple[Node, DeviceProfile]:
         for device in node.profile.devices:
             if (node.profile.name, device.id) == (stage.node, stage.device):
                 return node, device
-    raise PlanError(f"the plan uses {stage.device} of {stage.node}, which is not here: plan anew")
+    missing = PlanError(
+        f"the plan uses {stage.device} of {stage.node}, which is not here: plan anew"
+    )
+    raise explained(missing, roster)
 
 
 def _codec(dtype: DType, here: Node, there: Node) -> Codec:
@@ -270,35 +217,17 @@ async def open_model(
     Raises PlanError where nothing is usable or the model does not fit, and whatever a stage
     fails with.
     """
-    check_split(how, prepared.shape)
-    hashing = asyncio.create_task(
-        weight_parts(prepared, home=where.home, progress=interface.hashing)
-    )
+    check_cut(how, prepared.shape)
+    reading = weight_parts(prepared, home=where.home, progress=interface.hashing)
     try:
-        async with open_cluster(where) as roster:
-            chosen = _choose(prepared.shape, roster, how, max_positions)
-            interface.planned(chosen, roster)
-            deployed = deployment(prepared, chosen, roster, await hashing, how)
-            async with open_pipeline(deployed, roster.nodes, interface) as pipeline:
-                interface.deployed()
-                yield Running(plan=chosen, pipeline=pipeline)
-    finally:
-        hashing.cancel()
-
-
-def _choose(shape: ModelShape, roster: Roster, how: How, max_positions: int) -> Plan:
-    devices = candidates(roster)
-    if not devices and (why := why_nobody(roster)):
-        raise PlanError(f"no device is usable: {why}")
-    if how.pinned is None:
-        chosen = make_plan(shape, devices, how, max_positions)
-        require_fit(chosen)
-        return chosen
-    if how.pinned.model != shape.name or how.pinned.num_layers != shape.num_layers:
-        raise PlanError(f"the plan is for {how.pinned.model}, not for {shape.name}: plan anew")
-    if how.pinned.inputs.max_positions < max_positions:
-        raise PlanError(
-            f"the plan keeps {how.pinned.inputs.max_positions} tokens per sequence, "
-            f"and {max_positions} are wanted: plan anew with --context {max_positions}"
-        )
-    return how.pinned
+        async with asyncio.TaskGroup() as tasks:  # damaged weights end the search for devices
+            hashing = tasks.create_task(reading)
+            async with open_cluster(where) as roster:
+                chosen = choose_plan(prepared.shape, roster, how, max_positions)
+                interface.planned(chosen, roster)
+                deployed = deployment(prepared, chosen, roster, await hashing, how)
+                async with open_pipeline(deployed, roster.nodes, interface) as pipeline:
+                    interface.deployed()
+                    yield Running(plan=chosen, pipeline=pipeline)
+    except BaseExceptionGroup as failures:
+        raise first_of(failures) from failures

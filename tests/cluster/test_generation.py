@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_the_very_tokens(cluster: Cluster, whole: torch.nn.Module, cut: tuple[ob
     layers = [stage["layers"] for stage in found["plan"]]
     assert layers[0][0] == 0
     assert layers[-1][1] == 30
-    assert all(one[1] == two[0] for one, two in zip(layers, layers[1:], strict=False))
+    assert all(one[1] == two[0] for one, two in pairwise(layers))
 
 
 def test_every_worker_stays_within_its_memory(cluster: Cluster) -> None:
