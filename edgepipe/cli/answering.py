@@ -164,12 +164,13 @@ class Shown(Interface):
 
 async def answer_demo(question: str, wish: Wish, where: Where, how: How) -> None:
     """`edgepipe demo`: everything is shown, then the answer, then its figures."""
+    console = errors()
+    console.print("Reading the model: ten seconds the first time, one later …")
     prepared = await prepare("smollm2-135m", home=where.home)
     tokenizer = await asyncio.to_thread(prepared.model.tokenizer)
     prompt_ids = tokenizer.prompt_ids(question)
     asked = wish.asked(prepared.model, prompt_ids, prepared.shape.max_positions, 1)
     answer = ask(tokenizer, asked)
-    console = errors()
     console.print(f"Starting {where.local} private agents and looking for them over mDNS …")
     interface = Shown(console, quiet=False, nodes=True)
     try:

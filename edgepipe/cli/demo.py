@@ -4,7 +4,7 @@ from __future__ import annotations
 
 QUESTION = "Why is the sky blue? Answer in two sentences."
 NUM_AGENTS = 3
-MAX_TOKENS = 96
+MAX_TOKENS = 128
 
 
 def demo() -> None:

@@ -146,7 +146,7 @@ def where(
     return Where(
         home=home(),
         cluster=cluster,
-        peers=parse_peers(tuple(peer or ())),
+        peers=parse_peers(part for text in peer or () for part in text.split(",")),
         local=local,
         threads=threads,
         slowdowns=slowdowns,

