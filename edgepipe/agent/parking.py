@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgepipe.agent.compute import ComputeThread
-from edgepipe.agent.resident import reset_peak
+from edgepipe.agent.resident import give_back_freed_memory, reset_peak
 from edgepipe.engine.base import Engine, Loaded, Progress, StageSpec
 
 PARKED_S = 600.0
@@ -72,7 +72,7 @@ class Parking:
         """Out of reach at once, so that no `load` is given what is about to go."""
         parked, self._parked = self._parked, None
         if parked is not None:
-            unload = self._compute.run(parked.engine.unload)
+            unload = self._compute.run(lambda: _free(parked.engine))
             self._unloading = asyncio.get_running_loop().create_task(unload)
 
 
@@ -80,3 +80,4 @@ def _free(engine: Engine) -> None:
     """Modules, hooks and tasks refer to one another: only the collector frees their tensors."""
     engine.unload()
     gc.collect()
+    give_back_freed_memory()

@@ -22,6 +22,7 @@ from transformers import DynamicCache
 
 from edgepipe.core.frame import Span
 
+pytestmark = pytest.mark.slow  # the six configurations of test_stages_equal_model are not
 TOLERANCE = {"atol": 1e-4, "rtol": 0.0}
 CHUNKS = (9, 5, 2, 1, 1, 1, 1)
 
