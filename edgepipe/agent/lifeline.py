@@ -17,19 +17,26 @@ from collections.abc import Callable
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent(on_line: Callable[[bytes], None]) -> None:
-    """Exit as soon as standard input ends; give every line before that to `on_line`.
+def _ignore(_line: bytes) -> None:
+    pass
 
-    `on_line` is called on a thread of its own; should it fail, the process exits too.
+
+class Lifeline:
+    """Made first of all: from then on this process exits as soon as its standard input ends.
+
+    Every line before that goes to `on_line`, on a thread of its own; should that fail, the
+    process exits too. The parent sends no line before the child asked for one.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
-    def watch() -> None:
+    def __init__(self, on_line: Callable[[bytes], None] = _ignore) -> None:
+        self.on_line = on_line
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
+
+    def _watch(self) -> None:
         try:
             for line in sys.stdin.buffer:
-                on_line(line)
+                self.on_line(line)
         finally:
             os._exit(0)
-
-    threading.Thread(target=watch, name="lifeline", daemon=True).start()

@@ -173,8 +173,8 @@ class Supervisor:
             _log.warning("mDNS cannot be used here: others need --peer", because=str(error))
             yield
             return
-        await advertiser.start(self._advertisement())
         try:
+            await advertiser.start(self._advertisement())
             yield
         finally:
             await advertiser.withdraw()

@@ -1,10 +1,9 @@
-"""The worker process of one device: `python -m edgepipe.agent.worker`, started by a supervisor.
+"""The worker process of one device, started by a supervisor (edgepipe.agent.start_worker).
 
 It says where it listens in one line of JSON on standard output, and obeys its supervisor's lines
 on standard input (see edgepipe.agent.worker_process).
 """
 
-# ruff: noqa: E402 -- the collector is off while the heavy imports are made
 from __future__ import annotations
 
 import argparse
@@ -16,15 +15,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-gc.disable()  # 2,700 modules follow and no garbage: an eighth less time
-
 import structlog
 import torch
 
 from edgepipe.agent.compute import ComputeThread
 from edgepipe.agent.device import WorkerDevice
 from edgepipe.agent.fence import Fence
-from edgepipe.agent.lifeline import die_with_parent
+from edgepipe.agent.lifeline import Lifeline
 from edgepipe.agent.resident import resident_bytes
 from edgepipe.agent.stage_servicer import StageServicer
 from edgepipe.agent.weights import WeightStore
@@ -37,19 +34,19 @@ from edgepipe.transport.loop import run_loop
 _log = structlog.get_logger(__name__)
 
 
-def main() -> None:
+def main(lifeline: Lifeline) -> None:
     """Serve one device until the supervisor is gone."""
     options = _parse()
     logs.configure(options.log_format, "info", device=options.device)
     try:
-        run_loop(_serve(options))
+        run_loop(_serve(options, lifeline))
     except EdgepipeError as error:
         _log.error("worker cannot start", because=str(error))
         sys.exit(error.exit_code)
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="edgepipe.agent.worker")
+    parser = argparse.ArgumentParser(prog="edgepipe.agent.start_worker")
     parser.add_argument("--device", required=True)
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
@@ -60,9 +57,9 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def _serve(options: argparse.Namespace) -> None:
+async def _serve(options: argparse.Namespace, lifeline: Lifeline) -> None:
     fence = Fence()
-    die_with_parent(_obey(fence, asyncio.get_running_loop()))
+    lifeline.on_line = _obey(fence, asyncio.get_running_loop())
     server = create_server()
     port = bind(server, options.host, options.port, None)
     with ExitStack() as stack:
@@ -101,7 +98,3 @@ def _obey(fence: Fence, loop: asyncio.AbstractEventLoop) -> Callable[[bytes], No
         asyncio.run_coroutine_threadsafe(fence.set(number), loop)
 
     return on_line
-
-
-if __name__ == "__main__":
-    main()

@@ -48,7 +48,7 @@ class WorkerSpec:
             "--log-format": self.log_format,
         }
         flags = [str(word) for option in options.items() for word in option]
-        return [sys.executable, "-m", "edgepipe.agent.worker", *flags]
+        return [sys.executable, "-m", "edgepipe.agent.start_worker", *flags]
 
     @property
     def environment(self) -> dict[str, str]:

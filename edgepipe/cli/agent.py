@@ -42,9 +42,13 @@ def agent(
     private: Annotated[bool, typer.Option("--private", hidden=True)] = False,
 ) -> None:
     """Offer this machine's devices until it is stopped."""
+    from edgepipe.agent.lifeline import Lifeline
+
+    if private:
+        Lifeline()
+
     from edgepipe.agent.configuration import load_settings
     from edgepipe.agent.home import EphemeralIdentity, open_identity
-    from edgepipe.agent.lifeline import die_with_parent
     from edgepipe.agent.supervisor import run_agent
     from edgepipe.obs import logs
     from edgepipe.transport.loop import run_loop
@@ -68,8 +72,6 @@ def agent(
         config,
     )
     logs.configure(settings.log_format, "info", node=settings.name)
-    if private:
-        die_with_parent(lambda _: None)
 
     def on_ready(port: int) -> None:
         sys.stdout.write(json.dumps({"name": settings.name, "port": port}) + "\n")

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 
 from edgepipe.codec.dtypes import TORCH_DTYPES, WIRE_DTYPES
-from edgepipe.codec.rows import dequantise, quantise
+from edgepipe.codec.rows import Quantised, dequantise, quantise
 from edgepipe.core.frame import Codec, DType
-from edgepipe.core.payload import SCALE_BYTES, payload_bytes
+from edgepipe.core.payload import payload_bytes
 from edgepipe.errors import WireError
+
+CPU = torch.device("cpu")
 
 
 def encode(tensor: torch.Tensor, codec: Codec) -> memoryview:
@@ -29,13 +31,14 @@ def encode(tensor: torch.Tensor, codec: Codec) -> memoryview:
         WireError: a lossy codec was asked for integers.
     """
     assert tensor.ndim > 0
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    if codec is Codec.NONE:
+        if tensor.dtype is torch.float32 and tensor.is_cpu:  # no detour for a decoded token
+            return tensor.contiguous().numpy().reshape(-1).data.cast("B")
+        return _to_host(_bytes(tensor)).numpy().data
     size = payload_bytes(codec, tensor.shape, WIRE_DTYPES[tensor.dtype])
-    if codec is Codec.NONE and tensor.is_cpu and tensor.dtype is torch.float32:
-        return tensor.contiguous().numpy().reshape(-1).data.cast("B")
     match codec:
-        case Codec.NONE:
-            encoded = _bytes(tensor)
         case Codec.BF16:
             encoded = _bytes(tensor if tensor.itemsize == 2 else tensor.to(torch.bfloat16))
         case Codec.INT8:
@@ -58,25 +61,23 @@ def decode(
     It takes over the payload's memory where that is writable and needs no change.
 
     Raises:
-        WireError: the payload is not as long as codec, shape and dtype imply.
+        WireError: the payload is not as long as codec, shape and dtype imply, or names places
+            outside of its rows.
     """
     if len(payload) != (size := payload_bytes(codec, shape, dtype)):
         raise WireError(f"a payload of {len(payload)} bytes came where {size} were announced")
     torch_dtype = TORCH_DTYPES[dtype]
     memory = bytearray(payload) if payload.readonly else payload
-    if codec is Codec.NONE and size:
-        return torch.frombuffer(memory, dtype=torch_dtype).to(device).view(*shape)
+    if codec is Codec.NONE:
+        if not size:
+            return torch.empty(*shape, dtype=torch_dtype, device=device)
+        elements = torch.frombuffer(memory, dtype=torch_dtype).view(*shape)
+        return elements if device == CPU else elements.to(device)
+    if codec is Codec.INT8:
+        return _decode_rows(memory, shape, device).to(torch_dtype)
     encoded = torch.from_numpy(np.frombuffer(memory, np.uint8)).to(device)
-    match codec:
-        case Codec.NONE:
-            return encoded.view(torch_dtype).view(*shape)
-        case Codec.BF16:
-            sent = torch_dtype if dtype.itemsize == 2 else torch.bfloat16
-            return encoded.view(sent).view(*shape).to(torch_dtype)
-        case Codec.INT8:
-            return _decode_rows(encoded, shape).to(torch_dtype)
-        case _:
-            assert_never(codec)
+    sent = torch_dtype if dtype.itemsize == 2 else torch.bfloat16
+    return encoded.view(sent).view(*shape).to(torch_dtype)
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
@@ -89,23 +90,21 @@ def _encode_rows(tensor: torch.Tensor, size: int) -> torch.Tensor:
     if not tensor.numel():  # rows of nothing have scales too
         return torch.zeros(size, dtype=torch.uint8)
     encoded = torch.empty(size, dtype=torch.uint8, device=tensor.device)
-    quantise(tensor.reshape(-1, tensor.shape[-1]), *_scales_and_rows(encoded, tensor.shape))
+    quantise(tensor.reshape(-1, tensor.shape[-1]), Quantised.of(encoded, tensor.shape))
     return encoded
 
 
-def _decode_rows(encoded: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+def _decode_rows(
+    memory: memoryview | bytearray, shape: Sequence[int], device: torch.device | str
+) -> torch.Tensor:
     if not math.prod(shape):
-        return torch.empty(*shape, device=encoded.device)
-    return dequantise(*_scales_and_rows(encoded, shape)).view(*shape)
-
-
-def _scales_and_rows(
-    encoded: torch.Tensor, shape: Sequence[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Views of an encoded payload: scales float32 [rows, 1] and rows int8 [rows, last]."""
-    head = math.prod(shape[:-1]) * SCALE_BYTES
-    scales = encoded[:head].view(torch.float32).view(-1, 1)
-    return scales, encoded[head:].view(torch.int8).view(-1, shape[-1])
+        return torch.empty(*shape, device=device)
+    encoded = torch.from_numpy(np.frombuffer(memory, np.uint8))
+    # Here, on the host: on a GPU a place outside of the row would end the process.
+    positions = Quantised.of(encoded, shape).positions.numpy()
+    if positions.size and not 0 <= positions.min() <= positions.max() < shape[-1]:
+        raise WireError(f"an int8 payload names a place outside of its rows of {shape[-1]}")
+    return dequantise(Quantised.of(encoded.to(device), shape)).view(*shape)
 
 
 def _to_host(encoded: torch.Tensor) -> torch.Tensor:

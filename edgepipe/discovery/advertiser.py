@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Sequence
 
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
+from edgepipe.discovery.closing import close
 from edgepipe.discovery.record import SERVICE_TYPE, Advertisement
 
 
@@ -45,8 +46,10 @@ class Advertiser:
 
     async def withdraw(self) -> None:
         """Say goodbye, which browsers see at once, and close the sockets; takes 0.3 s."""
-        await self._settle()
-        await self._zeroconf.async_close()
+        try:
+            await self._settle()
+        finally:
+            await close(self._zeroconf)
 
     async def _settle(self) -> None:
         if self._announcements is not None:

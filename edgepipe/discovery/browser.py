@@ -17,6 +17,7 @@ from zeroconf import DNSQuestionType, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from edgepipe.core.cluster import Appeared, NodeSighting, Withdrawn
+from edgepipe.discovery.closing import close
 from edgepipe.discovery.record import SERVICE_TYPE, MalformedRecord, read_sighting
 
 MAX_INSTANCES = 256
@@ -62,11 +63,9 @@ class Browser:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._browser.async_cancel()
         for task in self._resolving.values():
             task.cancel()
-        await asyncio.gather(*self._resolving.values(), return_exceptions=True)
-        await self._zeroconf.async_close()
+        await close(self._zeroconf, self._browser)
 
     def __aiter__(self) -> Self:
         return self

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -86,7 +86,7 @@ class Assembly:
         if self._filled < len(self._partial.buffer):
             return None
         done, self._partial = self._partial, None
-        header = replace(done.header, checksum=fields.checksum)
+        header = done.header._replace(checksum=fields.checksum)
         return _sealed(header, done.buffer, done.checksum)
 
     @property

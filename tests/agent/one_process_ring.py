@@ -155,6 +155,7 @@ async def running_ring(
                 stack.push_async_callback(end.close)
         for stage, engine in enumerate(engines):
             threads = [stack.enter_context(ComputeThread(f"test {i}")) for i in (1, 2)]
+            stack.push_async_callback(threads[0].run, lambda: None)  # the engine is idle after this
             links = pairs[stage - 1][1], pairs[stage][0]
             runner = make_runner(
                 messages[stage],

@@ -22,13 +22,13 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal 
 
 CHILD = """
 import os, sys, threading
-from edgepipe.agent.lifeline import die_with_parent
+from edgepipe.agent.lifeline import Lifeline
 alive = int(sys.argv[1])
 def obey(line):
     if line == b"fail\\n":
         raise ValueError(line)
     os.write(alive, b"heard " + line)
-die_with_parent(obey)
+Lifeline(obey)
 os.write(alive, b"ready\\n")
 threading.Event().wait()
 """

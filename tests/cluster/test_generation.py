@@ -105,11 +105,15 @@ def test_chat_remembers_what_was_said(cluster: Cluster) -> None:
     assert talk.err.count("tokens/s") == 2
 
 
-def test_verify_reports_the_error_of_a_codec(cluster: Cluster) -> None:
-    exact = cluster.run("verify", SMOLLM2, "--codec", "none", "--dtype", "float32", "--json").json
-    assert exact["ok"]
-    assert exact["max_logit_difference"] <= 1e-3
-    words = ("--codec", "int8", "--dtype", "float32", "--stages", 2, "--json")
-    lossy = cluster.run("verify", SMOLLM2, *words)
-    assert lossy.json["logit_error"] > exact["logit_error"]
-    assert lossy.code == (0 if lossy.json["ok"] else 1)
+@pytest.mark.parametrize("stages", [2, 4])
+def test_int8_moves_the_logits_by_at_most_2_percent(cluster: Cluster, stages: int) -> None:
+    words = ("--codec", "int8", "--dtype", "float32", "--stages", stages, "--json")
+    found = cluster.run("verify", SMOLLM2, *words).json
+    assert found["ok"]
+    assert 0 < found["logit_error"] <= 0.02
+
+
+def test_no_codec_moves_them_by_rounding_alone(cluster: Cluster) -> None:
+    found = cluster.run("verify", SMOLLM2, "--codec", "none", "--dtype", "float32", "--json").json
+    assert found["ok"]
+    assert found["max_logit_difference"] <= 1e-3

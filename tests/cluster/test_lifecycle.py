@@ -2,86 +2,254 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import signal
+import subprocess
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 import psutil
-from cluster.conftest import SMOLLM2, Edgepipe, start_agents
+import pytest
+from cluster.conftest import Agent, Cluster, Command, Edgepipe, start_agents
+from cluster.in_this_process import Here, commands
+from cluster.tiny_folder import write_tiny
 
-GONE_WITHIN_S = 5.0
+from edgepipe.coordinator.emulated import emulated_deployment
+from edgepipe.coordinator.nodes import Roster, Search, find_nodes
+from edgepipe.coordinator.pipeline import open_pipeline
+from edgepipe.coordinator.progress import Silent
+from edgepipe.core.profile import NodeProfile
+from edgepipe.discovery.peers import parse_peers
+from edgepipe.errors import LeaseHeld
+
+DEADLINE_S = 60
+GONE_WITHIN_S = 5
+TOLD_WITHIN_S = 2
+TTL_S = 3
 
 
-def descendants(pid: int, at_least: int, deadline_s: float = 60.0) -> list[psutil.Process]:
-    """The processes below `pid`, once there are so many."""
-    process, deadline = psutil.Process(pid), time.monotonic() + deadline_s
-    while len(found := process.children(recursive=True)) < at_least:
-        assert time.monotonic() < deadline, f"only {len(found)} processes were started"
-        with suppress(psutil.TimeoutExpired):
-            process.wait(0.1)
-    return found
+@pytest.fixture(scope="module")
+def tiny(session_home: Path) -> Path:
+    return write_tiny(session_home / "models-here" / "tiny-for-long")
 
 
-def gone(processes: list[psutil.Process]) -> bool:
-    """Whether all of them end in time; a zombie whose parent is us counts as ended."""
+@pytest.fixture(scope="module")
+def duo(edgepipe: Edgepipe, session_home: Path) -> Iterator[Cluster]:
+    """Two agents whose leases are short."""
+    settings = session_home / "short-leases.toml"
+    settings.write_text(f"lease_ttl_s = {TTL_S}\n")
+    with ExitStack() as stack:
+        yield start_agents(stack, edgepipe, ["eve", "fay"], "--config", settings)
+
+
+@pytest.fixture
+def here(
+    edgepipe: Edgepipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Here:
+    return commands(edgepipe, monkeypatch, capsys)
+
+
+@contextmanager
+def long_run(edgepipe: Edgepipe, model: Path, *flags: object) -> Iterator[subprocess.Popen[str]]:
+    """A run that has begun to answer, and would go on for a while."""
+    words = ("run", model, "--prompt", "w1", "--max-tokens", 4000)
+    process = edgepipe.popen(*words, *flags)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.read(1) == "w"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def finished(process: subprocess.Popen[str]) -> Command:
+    out, err = process.communicate(timeout=DEADLINE_S)
+    return Command(code=process.returncode, out=out, err=err)
+
+
+def short_run(here: Here, cluster: Cluster, model: Path) -> Command:
+    return here("run", model, "--prompt", "w1", "--max-tokens", 3, "--json", *cluster.flags)
+
+
+def wait_until(happens: Callable[[], Any], within_s: float = DEADLINE_S) -> None:
+    deadline = time.monotonic() + within_s
+    while not happens():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def processes_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def worker_of(agent: Agent) -> psutil.Process:
+    (worker,) = processes_of(agent.process)
+    return worker
+
+
+def expect_gone(processes: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(processes, timeout=GONE_WITHIN_S)
-    return not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def test_a_killed_run_leaves_no_process_behind(edgepipe: Edgepipe) -> None:
-    words = ("run", SMOLLM2, "--local", 2, "--prompt", "Count.", "--max-tokens", 4000)
-    running = edgepipe.popen(*words)
-    started = descendants(running.pid, at_least=4)
-    running.kill()
-    assert gone(started)
-    running.communicate()
+def search(cluster: Cluster) -> Search:
+    return Search(cluster=cluster.name, peers=parse_peers([a.peer for a in cluster.agents]))
 
 
-def test_sigterm_ends_an_agent_and_its_workers_with_code_0(edgepipe: Edgepipe) -> None:
-    with ExitStack() as stack:
-        (agent,) = start_agents(stack, edgepipe, ["eve"]).agents
-        workers = descendants(agent.process.pid, at_least=1)
-        assert agent.stop() == 0
-        assert gone(workers)
+def profiles(cluster: Cluster) -> dict[str, NodeProfile]:
+    """The agents' own words."""
+
+    async def ask() -> dict[str, NodeProfile]:
+        async with asyncio.timeout(DEADLINE_S), find_nodes(search(cluster)) as roster:
+            return {node.profile.name: node.profile for node in roster.nodes.values()}
+
+    return asyncio.run(ask())
 
 
-def test_a_killed_supervisor_takes_its_workers_with_it(edgepipe: Edgepipe) -> None:
-    with ExitStack() as stack:
-        (agent,) = start_agents(stack, edgepipe, ["fay"]).agents
-        workers = descendants(agent.process.pid, at_least=1)
-        agent.process.kill()
-        assert gone(workers)
+def leases(cluster: Cluster) -> dict[str, str]:
+    """The job that holds a node's device, by node."""
+    return {
+        name: device.lease.job
+        for name, node in profiles(cluster).items()
+        for device in node.devices
+        if device.lease is not None
+    }
 
 
-def test_a_killed_worker_ends_the_run_at_once_and_is_started_again(edgepipe: Edgepipe) -> None:
-    with ExitStack() as stack:
-        cluster = start_agents(stack, edgepipe, ["gus", "hal"])
-        words = ("run", SMOLLM2, "--prompt", "Count to a thousand.", "--max-tokens", 4000)
-        running = edgepipe.popen(*words, "--temperature", 0, *cluster.flags)
-        assert running.stdout is not None
-        running.stdout.read(1)  # the first character of the answer
-        (worker,) = descendants(cluster.agents[1].process.pid, at_least=1)
-        worker.kill()
+# -------------------------------------------------------------------------------- private agents
+
+
+def test_a_killed_run_takes_its_private_agents_along(edgepipe: Edgepipe, tiny: Path) -> None:
+    with long_run(edgepipe, tiny, "--local", 3) as run:
+        children = processes_of(run)
+        assert len(children) == 6  # a supervisor and a worker each
+        run.kill()
+        expect_gone(children)
+
+
+@pytest.mark.parametrize("started", [1, 5])
+def test_a_run_that_is_killed_while_its_agents_start(edgepipe: Edgepipe, started: int) -> None:
+    run = edgepipe.popen("bench", "decode", "--engine", "emulated", "--local", 3)
+    wait_until(lambda: len(processes_of(run)) >= started)
+    children = processes_of(run)
+    run.kill()
+    run.communicate()
+    expect_gone(children)
+
+
+# --------------------------------------------------------------------------------- shared agents
+
+
+def test_a_second_run_is_told_who_holds_what_and_ctrl_c_frees_it_at_once(
+    here: Here, duo: Cluster, tiny: Path
+) -> None:
+    with long_run(duo.edgepipe, tiny, *duo.flags) as first:
+        held = leases(duo)
+        assert set(held) == {"eve", "fay"}
+        told = short_run(here, duo, tiny)
+        whose = rf"cpu is leased to job {held['eve']} of \S+@\S+"
+        sentence = rf"edgepipe: no device is usable: eve: {whose}; fay: {whose}\n"
+        assert re.fullmatch(sentence, told.err), told.err
+        assert (told.code, told.out) == (1, "")
         begin = time.monotonic()
-        _, err = running.communicate(timeout=20)
-        assert time.monotonic() - begin < GONE_WITHIN_S
-        assert running.returncode == 1
-        assert "hal" in err.strip().splitlines()[-1]
-        again = cluster.run("run", SMOLLM2, "--prompt", "Hi", "--max-tokens", 2, "--nodes", "gus")
-        assert again.code == 0, again.err
+        first.send_signal(signal.SIGINT)
+        ended = finished(first)
+        assert time.monotonic() - begin < TOLD_WITHIN_S
+    assert ended.code == 130
+    assert "edgepipe:" not in ended.err
+    assert "Traceback" not in ended.err
+    assert leases(duo) == {}
+    done = short_run(here, duo, tiny)
+    assert done.code == 0, done.err
 
 
-def test_a_second_run_is_told_who_holds_the_devices(edgepipe: Edgepipe) -> None:
-    with ExitStack() as stack:
-        cluster = start_agents(stack, edgepipe, ["ivy"])
-        words = ("run", SMOLLM2, "--prompt", "Count to a thousand.", "--max-tokens", 4000)
-        running = edgepipe.popen(*words, "--temperature", 0, *cluster.flags)
-        assert running.stdout is not None
-        running.stdout.read(1)
-        refused = cluster.run("run", SMOLLM2, "--prompt", "Hi", "--max-tokens", 2)
-        assert refused.code == 1
-        assert "leased to job" in refused.sentence
-        running.send_signal(signal.SIGINT)
-        running.communicate(timeout=20)
-        after = cluster.run("run", SMOLLM2, "--prompt", "Hi", "--max-tokens", 2)
-        assert after.code == 0, after.err
+def test_of_two_jobs_at_once_one_wins_and_the_other_is_told_who(duo: Cluster) -> None:
+    """Both planned while the devices were free."""
+    looked = asyncio.Barrier(2)
+    told = asyncio.Event()
+
+    async def hold() -> str:
+        async with find_nodes(search(duo)) as roster:
+            await looked.wait()
+            job = emulated_job(roster)
+            try:
+                async with open_pipeline(job, roster.nodes, Silent()):
+                    await told.wait()
+            except LeaseHeld as error:
+                told.set()
+                return str(error)
+        return job.job
+
+    async def race() -> list[str]:
+        async with asyncio.timeout(DEADLINE_S):
+            return await asyncio.gather(hold(), hold())
+
+    winner, sentence = sorted(asyncio.run(race()), key=len)
+    assert re.fullmatch(rf"(eve|fay): cpu is leased to job {winner} of \S+@\S+, .*", sentence)
+    assert leases(duo) == {}
+
+
+def emulated_job(roster: Roster) -> Any:
+    return emulated_deployment(
+        roster,
+        num_stages=2,
+        stage_s=[0.0],
+        num_slots=1,
+        max_positions=64,
+        prefill_chunk=16,
+        codec=None,
+    )
+
+
+def test_a_killed_run_frees_its_devices_when_the_leases_expire(
+    here: Here, duo: Cluster, tiny: Path
+) -> None:
+    with long_run(duo.edgepipe, tiny, *duo.flags) as run:
+        run.kill()
+        assert set(leases(duo)) == {"eve", "fay"}
+        wait_until(lambda: leases(duo) == {}, within_s=TTL_S + TOLD_WITHIN_S)
+    done = short_run(here, duo, tiny)
+    assert done.code == 0, done.err
+
+
+def test_a_killed_worker_is_told_at_once_and_replaced(here: Here, duo: Cluster, tiny: Path) -> None:
+    eve, _ = duo.agents
+    with long_run(duo.edgepipe, tiny, *duo.flags) as run:
+        begin = time.monotonic()
+        worker_of(eve).kill()
+        done = finished(run)
+        assert time.monotonic() - begin < TOLD_WITHIN_S
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    *_, last = done.err.splitlines()
+    assert last.startswith("edgepipe: eve (cpu): its process died or ")
+    assert done.err.count("edgepipe:") == 1
+    assert leases(duo) == {}
+    wait_until(lambda: all(node.devices for node in profiles(duo).values()))
+    again = short_run(here, duo, tiny)
+    assert [stage["node"] for stage in again.json["plan"]] == ["eve", "fay"]
+
+
+def test_an_agent_that_is_stopped_while_it_starts(edgepipe: Edgepipe) -> None:
+    words = ("agent", "--listen", "127.0.0.1:0", "--device", "cpu", "--no-mdns", "--name", "gus")
+    agent = edgepipe.popen(*words)
+    wait_until(lambda: processes_of(agent))
+    workers = processes_of(agent)
+    agent.terminate()
+    done = finished(agent)
+    assert (done.code, done.out, done.err.count("Traceback")) == (0, "", 0), done.err
+    expect_gone(workers)
+
+
+def test_the_ends_of_agents_leave_no_worker_behind(duo: Cluster) -> None:
+    """One is asked to stop, the other is killed."""
+    eve, fay = duo.agents
+    workers = [worker_of(eve), worker_of(fay)]
+    assert eve.stop() == 0
+    fay.process.kill()
+    expect_gone(workers)

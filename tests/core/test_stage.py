@@ -47,7 +47,7 @@ def frame(*spans: tuple[int, int, int], **changes: object) -> Header:
         sequences=tuple(SequenceId(10 * slot) for slot, _, _ in spans),
         shape=(sum(count for _, _, count in spans), HIDDEN),
     )
-    return replace(header, **changes)  # type: ignore[arg-type]
+    return header._replace(**changes)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------ intake

@@ -1,7 +1,6 @@
 """What every link promises, whatever carries it."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from carriers import CARRIERS
@@ -88,7 +87,7 @@ async def test_a_payload_that_does_not_match_its_header_is_never_sent(connected)
     async with connected(1) as (up, _):
         frame = rows(2)
         with pytest.raises(WireError, match="announces"):
-            up.send(replace(frame, header=replace(frame.header, shape=(1, 16))))
+            up.send(frame._replace(header=frame.header._replace(shape=(1, 16))))
 
 
 async def test_what_was_sent_before_closing_arrives_and_then_the_loss_is_known(connected):

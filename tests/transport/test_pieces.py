@@ -1,5 +1,4 @@
 import zlib
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -29,7 +28,7 @@ def test_a_frame_comes_back_whole_from_chunks_of_any_size(num_rows, chunk_bytes)
     *before, last = assemble(messages(frame, chunk_bytes))
     assert not any(before)
     assert last.payload == frame.payload
-    assert last.header == replace(frame.header, checksum=zlib.crc32(frame.payload))
+    assert last.header == frame.header._replace(checksum=zlib.crc32(frame.payload))
 
 
 def test_a_frame_of_one_chunk_keeps_the_messages_memory_and_a_larger_one_is_writable():
@@ -93,6 +92,6 @@ def test_a_frame_larger_than_allowed_is_refused_before_it_is_allocated():
 
 def test_a_frame_whose_length_and_shape_disagree_is_refused():
     frame = rows(2)
-    lying = replace(frame, header=replace(frame.header, shape=(3, 16)))
+    lying = frame._replace(header=frame.header._replace(shape=(3, 16)))
     with pytest.raises(WireError, match="announces 128 bytes, but its shape"):
         assemble(messages(lying))

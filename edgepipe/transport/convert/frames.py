@@ -88,15 +88,16 @@ def header_to_wire(header: Header) -> frame_pb2.Header:
 
 def header_from_wire(wire: frame_pb2.Header, *, checksum: int = 0, max_frame_bytes: int) -> Header:
     """A header whose payload is as long as codec, shape and dtype say, and not too long."""
-    if max(len(wire.spans), len(wire.sampled), len(wire.sequences)) > MAX_SPANS:
+    spans, sampled, sequences = wire.spans, wire.sampled, wire.sequences
+    if len(spans) > MAX_SPANS or len(sampled) > MAX_SPANS or len(sequences) > MAX_SPANS:
         raise WireError(f"a frame names more than {MAX_SPANS} spans or tokens")
     header = Header(
         job=JobId(text(wire.job)),
         epoch=wire.epoch,
         step=wire.step,
         group=wire.group,
-        spans=tuple([Span(slot=s.slot, start=s.start, count=s.count) for s in wire.spans]),
-        sequences=cast("tuple[SequenceId, ...]", tuple(wire.sequences)),
+        spans=tuple([Span(slot=s.slot, start=s.start, count=s.count) for s in spans]),
+        sequences=cast("tuple[SequenceId, ...]", tuple(sequences)),
         direction=member(_FROM_DIRECTION, wire.direction, "direction"),
         shape=shape(wire.shape),
         dtype=dtype_from_wire(wire.dtype),
@@ -104,7 +105,7 @@ def header_from_wire(wire: frame_pb2.Header, *, checksum: int = 0, max_frame_byt
         payload_bytes=wire.payload_bytes,
         checksum=checksum,
         trace_id=wire.trace_id,
-        sampled=tuple([sampled_from_wire(token) for token in wire.sampled]),
+        sampled=tuple([sampled_from_wire(token) for token in sampled]) if sampled else (),
     )
     check_size(header, max_frame_bytes=max_frame_bytes)
     return header
