@@ -71,8 +71,9 @@ def decode(
     if codec is Codec.NONE:
         if not size:
             return torch.empty(*shape, dtype=torch_dtype, device=device)
-        elements = torch.frombuffer(memory, dtype=torch_dtype).view(*shape)
-        return elements if device == CPU else elements.to(device)
+        if dtype is DType.FLOAT32 and device == CPU:  # no detour for a decoded token
+            return torch.from_numpy(np.ndarray(shape, np.float32, memory))
+        return torch.frombuffer(memory, dtype=torch_dtype).view(*shape).to(device)
     if codec is Codec.INT8:
         return _decode_rows(memory, shape, device).to(torch_dtype)
     encoded = torch.from_numpy(np.frombuffer(memory, np.uint8)).to(device)

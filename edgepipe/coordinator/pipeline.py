@@ -73,13 +73,13 @@ class Pipeline:
     deployment: Deployment
     nodes: Mapping[NodeId, Node]
     progress: Progress
+    tasks: asyncio.TaskGroup
     clients: list[StageClient] = field(default_factory=list)
     num_tokens: int = 0
     _job: Job = field(init=False)
     _granted: dict[int, Granted] = field(default_factory=dict)
     _failures: list[StageFailure] = field(default_factory=list)
     _ready: asyncio.Event = field(default_factory=asyncio.Event)
-    _events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
     _streams: dict[SequenceId, asyncio.Queue[Produced]] = field(default_factory=dict)
     _links: asyncio.Queue[LinkFigures] = field(default_factory=asyncio.Queue)
     _meters: asyncio.Queue[StageMeter] = field(default_factory=asyncio.Queue)
@@ -130,6 +130,8 @@ class Pipeline:
 
     @staticmethod
     async def _next(stream: asyncio.Queue[Produced]) -> Produced:
+        if not stream.empty():
+            return stream.get_nowait()
         try:
             async with asyncio.timeout(TOKEN_DEADLINE_S):
                 return await stream.get()
@@ -140,13 +142,9 @@ class Pipeline:
 
     # ------------------------------------------------------------------------------- the shell
 
-    async def drive(self, tasks: asyncio.TaskGroup) -> None:
-        """Feed events to the job and carry out its instructions, until cancelled."""
+    def start(self) -> None:
+        """Begin to lease, load and connect."""
         self._post(Started())
-        while True:
-            event = await self._events.get()
-            for instruction in self._job.handle(event):
-                self._carry_out(instruction, tasks)
 
     async def ready(self) -> None:
         """Return once the ring is closed."""
@@ -163,13 +161,14 @@ class Pipeline:
         """Give back every device, whatever happened before."""
         await self._release({stage: each.fence for stage, each in self._granted.items()})
 
-    def spawn(self, tasks: asyncio.TaskGroup, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
         """Run `work` until it ends or the job does."""
-        task = tasks.create_task(work)
+        task = self.tasks.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def _post(self, event: Event | Report) -> None:
+        """Let the job decide, and carry out at once what it says."""
         match event:
             case PromptLogits():
                 self._produce(event.sequence, event)
@@ -178,25 +177,26 @@ class Pipeline:
             case StageMeter():
                 self._meters.put_nowait(event)
             case _:
-                self._events.put_nowait(event)
+                for instruction in self._job.handle(event):
+                    self._carry_out(instruction)
 
     def _produce(self, sequence: SequenceId, produced: Produced) -> None:
         stream = self._streams.get(sequence)
         if stream is not None:
             stream.put_nowait(produced)
 
-    def _carry_out(self, instruction: Instruction, tasks: asyncio.TaskGroup) -> None:  # noqa: C901 -- a case per instruction
+    def _carry_out(self, instruction: Instruction) -> None:  # noqa: C901 -- a case per instruction
         match instruction:
             case AcquireLease():
-                self.spawn(tasks, self._acquire(instruction.stage))
+                self._spawn(self._acquire(instruction.stage))
             case ReleaseLeases():
-                self.spawn(tasks, self._release(instruction.fences))
+                self._spawn(self._release(instruction.fences))
             case BackOff():
-                self.spawn(tasks, self._back_off(instruction.attempt))
+                self._spawn(self._back_off(instruction.attempt))
             case ProvideWeights():
-                self.spawn(tasks, self._provide(instruction.stage))
+                self._spawn(self._provide(instruction.stage))
             case LoadStage():
-                self._load(instruction, tasks)
+                self._load(instruction)
             case ConnectStage():
                 self._connect(instruction)
             case AnnounceReady():
@@ -252,11 +252,11 @@ class Pipeline:
             )
         self._post(WeightsProvided(stage=stage))
 
-    def _load(self, instruction: LoadStage, tasks: asyncio.TaskGroup) -> None:
+    def _load(self, instruction: LoadStage) -> None:
         client, lease = self.clients[instruction.stage], self._lease(instruction.stage)
-        self.spawn(tasks, self._serve(client))
+        self._spawn(self._serve(client))
         granted = self._granted[instruction.stage]
-        self.spawn(tasks, lease.keep(granted, lambda: self.num_tokens))
+        self._spawn(lease.keep(granted, lambda: self.num_tokens))
         client.load(self.deployment, instruction.fence)
 
     async def _serve(self, client: StageClient) -> None:
@@ -293,12 +293,13 @@ async def open_pipeline(
 
     Raises the first error of any stage, in the body too: a lost stage cancels what is awaited.
     """
-    pipeline = Pipeline(deployment=deployment, nodes=nodes, progress=progress)
+    tasks = asyncio.TaskGroup()
+    pipeline = Pipeline(deployment=deployment, nodes=nodes, progress=progress, tasks=tasks)
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with tasks:
             for index, place in enumerate(deployment.stages):
                 pipeline.clients.append(_client(pipeline, index, place))
-            pipeline.spawn(tasks, pipeline.drive(tasks))
+            pipeline.start()
             await pipeline.ready()
             yield pipeline
             pipeline.stop()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from edgepipe.core.frame import Span
@@ -26,11 +27,13 @@ class EmulatedEngine:
 
     def __init__(self) -> None:
         self._spec: StageSpec | None = None
+        self._hidden = torch.empty(0, 0)
 
     def load(self, spec: StageSpec, progress: Progress) -> Loaded:
         """Remember the sizes; there are no weights. Raises ModelError for options out of bounds."""
         _check(spec.options)
         self._spec = spec
+        self._hidden = torch.empty(0, 0)
         progress(0, 0)
         return Loaded(weight_bytes=0, kv_bytes=0)
 
@@ -42,17 +45,25 @@ class EmulatedEngine:
         if self._spec.options["forward_s"]:
             time.sleep(self._spec.options["forward_s"])
         if not self._spec.head:
-            shape = (inputs.shape[0], self._spec.options["hidden_size"])
-            return torch.zeros(shape, dtype=DTYPES[self._spec.dtype])
+            return self._zeros(inputs.shape[0])
         positions = [
             position
             for span in spans
             for position in range(span.start if all_logits else span.end - 1, span.end)
         ]
         vocab_size = self._spec.options["vocab_size"]
-        logits = torch.zeros(len(positions), vocab_size)
-        logits[range(len(positions)), [position % vocab_size for position in positions]] = 1.0
-        return logits
+        logits = np.zeros((len(positions), vocab_size), np.float32)
+        for row, position in enumerate(positions):
+            logits[row, position % vocab_size] = 1.0
+        return torch.from_numpy(logits)
+
+    def _zeros(self, num_rows: int) -> torch.Tensor:
+        """Kept from call to call, since nobody writes into them: emulating costs no time."""
+        assert self._spec is not None
+        if self._hidden.shape[0] != num_rows:
+            shape = (num_rows, self._spec.options["hidden_size"])
+            self._hidden = torch.zeros(shape, dtype=DTYPES[self._spec.dtype])
+        return self._hidden
 
     def export_state(self, slot: int) -> tuple[torch.Tensor, torch.Tensor]:
         """An empty cache."""

@@ -11,9 +11,9 @@ from edgepipe.errors import WireError
 class Credit:
     """`granted` is what this end is ready to hold, `ceiling` what its peer is.
 
-    A credit goes back with the next chunk of data, or alone once half of those granted are owed.
-    Until then the peer, were it out of credits, would still have frames here that wait: nobody
-    idles for it, and half of the credit messages are saved.
+    A credit goes back with the next chunk of data, or alone once three quarters of those granted
+    are owed. Until then the peer, were it out of credits, would still have frames here that wait:
+    nobody idles for it, and most of the credit messages are saved.
     """
 
     granted: int
@@ -30,7 +30,7 @@ class Credit:
     @property
     def due(self) -> bool:
         """Whether credits should go back without waiting for data."""
-        return self.owed >= max(1, self.granted // 2)
+        return self.owed >= max(1, self.granted - max(1, self.granted // 4))
 
     def spend(self) -> None:
         """A frame is sent."""

@@ -17,14 +17,15 @@ import numpy as np
 from edgepipe.core.frame import Frame, Header
 from edgepipe.errors import WireError
 from edgepipe.transport import chunk
-from edgepipe.transport.convert import header_from_wire, header_to_wire
+from edgepipe.transport.convert import fill_header, header_from_wire
 from edgepipe.wire.v1 import frame_pb2
 
 
 def cut(frame: Frame, settle: Callable[[], int], chunk_bytes: int) -> Iterator[bytes]:
     """The messages of a frame; each takes along the credits that `settle` says are owed."""
     payload = frame.payload
-    fields = frame_pb2.Chunk(header=header_to_wire(frame.header))
+    fields = frame_pb2.Chunk()
+    fill_header(fields.header, frame.header)
     checksum = 0
     for offset in range(0, max(1, len(payload)), chunk_bytes):
         piece = payload[offset : offset + chunk_bytes]

@@ -31,8 +31,8 @@ def test_more_credits_than_were_spent_are_refused():
         credit.refill(2)
 
 
-@pytest.mark.parametrize(("granted", "owed"), [(1, 1), (2, 1), (3, 1), (4, 2), (9, 4)])
-def test_credits_are_due_once_half_are_owed(granted, owed):
+@pytest.mark.parametrize(("granted", "owed"), [(1, 1), (2, 1), (3, 2), (4, 3), (9, 7)])
+def test_credits_are_due_once_three_quarters_are_owed(granted, owed):
     credit = Credit(granted=granted, ceiling=1)
     for _ in range(owed):
         assert not credit.due

@@ -67,23 +67,25 @@ def codec_from_wire(number: int) -> Codec:
     return member(_FROM_CODEC, number, "codec")
 
 
-def header_to_wire(header: Header) -> frame_pb2.Header:
-    """All but the checksum, which travels with a frame's last chunk."""
-    return frame_pb2.Header(
-        job=header.job,
-        epoch=header.epoch,
-        step=header.step,
-        group=header.group,
-        spans=[frame_pb2.Span(slot=s.slot, start=s.start, count=s.count) for s in header.spans],
-        sequences=header.sequences,
-        direction=_DIRECTIONS[header.direction],
-        shape=header.shape,
-        dtype=_DTYPES[header.dtype],
-        codec=_CODECS[header.codec],
-        payload_bytes=header.payload_bytes,
-        trace_id=header.trace_id,
-        sampled=[sampled_to_wire(token) for token in header.sampled],
-    )
+def fill_header(wire: frame_pb2.Header, header: Header) -> None:
+    """Fill an empty message: all but the checksum, which travels with a frame's last chunk.
+
+    Field by field, in place: built from arguments and then copied it takes twice as long.
+    """
+    wire.job = header.job
+    wire.epoch = header.epoch
+    wire.step = header.step
+    wire.group = header.group
+    for span in header.spans:
+        wire.spans.add(slot=span.slot, start=span.start, count=span.count)
+    wire.sequences.extend(header.sequences)
+    wire.direction = _DIRECTIONS[header.direction]
+    wire.shape.extend(header.shape)
+    wire.dtype = _DTYPES[header.dtype]
+    wire.codec = _CODECS[header.codec]
+    wire.payload_bytes = header.payload_bytes
+    wire.trace_id = header.trace_id
+    wire.sampled.extend([sampled_to_wire(token) for token in header.sampled])
 
 
 def header_from_wire(wire: frame_pb2.Header, *, checksum: int = 0, max_frame_bytes: int) -> Header:
