@@ -125,9 +125,12 @@ class Tails:
         self._tails.pop(sequence, None)
 
     def wants_logits(self, header: Header) -> bool:
-        """Whether any sequence of the frame asked for the logits of its prompt."""
-        tails = (self._tails.get(sequence) for sequence in header.sequences)
-        return any(tail is not None and tail.admission.prompt_logits for tail in tails)
+        """Whether the frame holds prompt rows of a sequence that asked for their logits."""
+        return any(
+            tail.admission.prompt_logits and span.start < tail.admission.prompt_length
+            for span, sequence in zip(header.spans, header.sequences, strict=True)
+            if (tail := self._tails.get(sequence)) is not None
+        )
 
     def due(self, header: Header) -> tuple[Draw, ...]:
         """The draws that this frame makes possible: spans that end where their sequence ends."""

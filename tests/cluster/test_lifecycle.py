@@ -159,7 +159,8 @@ def test_a_second_run_is_told_who_holds_what_and_ctrl_c_frees_it_at_once(
         begin = time.monotonic()
         first.send_signal(signal.SIGINT)
         ended = finished(first)
-        assert time.monotonic() - begin < TOLD_WITHIN_S
+        took_s = time.monotonic() - begin
+        assert took_s < GONE_WITHIN_S, ended
     assert ended.code == 130
     assert "edgepipe:" not in ended.err
     assert "Traceback" not in ended.err
@@ -223,7 +224,8 @@ def test_a_killed_worker_is_told_at_once_and_replaced(here: Here, duo: Cluster, 
         begin = time.monotonic()
         worker_of(eve).kill()
         done = finished(run)
-        assert time.monotonic() - begin < TOLD_WITHIN_S
+        took_s = time.monotonic() - begin
+        assert took_s < GONE_WITHIN_S, done
     assert done.code == 1
     assert "Traceback" not in done.err
     *_, last = done.err.splitlines()

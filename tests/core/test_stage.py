@@ -290,10 +290,11 @@ def test_a_replay_feeds_emitted_tokens_back_and_samples_none_of_them_again() -> 
     assert draw.position == 6
 
 
-def test_logits_are_wanted_for_frames_of_a_sequence_that_asked() -> None:
+def test_logits_are_wanted_for_prompt_rows_of_a_sequence_that_asked() -> None:
     table = tails(admission(prompt_logits=True), admission(sequence=SequenceId(10)))
     assert table.wants_logits(frame((0, 0, 2)))
     assert table.wants_logits(frame((1, 0, 2), (0, 0, 2)))
     assert not table.wants_logits(frame((1, 0, 2)))
+    assert not table.wants_logits(frame((0, 3, 1)))
     table.cancel(SEQUENCE)
     assert not table.wants_logits(frame((0, 0, 2)))
