@@ -28,8 +28,8 @@ MAX_PREFILL_CHUNK = 1 << 14
 MAX_HIDDEN_SIZE = 1 << 18
 MAX_VOCAB_SIZE = 1 << 24
 PREFILL_CREDITS = 7
-"""Prefill chunks that may be on a boundary beside one frame per decode group. Credits go back in
-batches of half of all, so more of them mean fewer messages: one for four tokens of one stream."""
+"""Prefill chunks that may be on a boundary beside one frame per decode group. Credits go back once
+three quarters are owed, so more of them mean fewer messages: one for six tokens of one stream."""
 
 
 def check(load: stage_pb2.Load) -> None:

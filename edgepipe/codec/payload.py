@@ -70,7 +70,7 @@ def decode(
     memory = bytearray(payload) if payload.readonly else payload
     if codec is Codec.NONE:
         if not size:
-            return torch.empty(*shape, dtype=torch_dtype, device=device)
+            return torch.empty(tuple(shape), dtype=torch_dtype, device=device)
         if dtype is DType.FLOAT32 and device == CPU:  # no detour for a decoded token
             return torch.from_numpy(np.ndarray(shape, np.float32, memory))
         return torch.frombuffer(memory, dtype=torch_dtype).view(*shape).to(device)

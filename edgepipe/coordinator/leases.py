@@ -46,6 +46,7 @@ class LeaseClient:
         try:
             lease = await self._stub().AcquireLease(request, timeout=CALL_DEADLINE_S)
         except grpc.aio.AioRpcError as error:
+            status.raise_cancellation()
             raise self._named(error) from error
         return Granted(fence=lease.fence, ttl_s=lease.ttl_s)
 
@@ -64,6 +65,7 @@ class LeaseClient:
             try:
                 await self._stub().RenewLease(request, timeout=CALL_DEADLINE_S)
             except grpc.aio.AioRpcError as error:
+                status.raise_cancellation()
                 failure = self._named(error)
                 if not isinstance(failure, Unreachable) or clock() - renewed_s > granted.ttl_s:
                     raise failure from error

@@ -300,9 +300,11 @@ async def open_pipeline(
             for index, place in enumerate(deployment.stages):
                 pipeline.clients.append(_client(pipeline, index, place))
             pipeline.start()
-            await pipeline.ready()
-            yield pipeline
-            pipeline.stop()
+            try:
+                await pipeline.ready()
+                yield pipeline
+            finally:
+                pipeline.stop()
     except BaseExceptionGroup as failures:
         raise first_of(failures) from failures
     finally:

@@ -99,6 +99,7 @@ class StageClient:
                     return StageFailure(who=self.who, error=error, reported=True)
                 self._take(event)
         except grpc.aio.AioRpcError as error:
+            status.raise_cancellation()
             return StageFailure(who=self.who, error=self._broken(error, heard=heard))
         finally:
             self.close()  # or what sends the commands would wait for the next one for ever

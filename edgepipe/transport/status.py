@@ -6,6 +6,7 @@ raised on one side is raised on the other.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -81,6 +82,16 @@ async def aborting(context: Context) -> AsyncIterator[None]:
 def error_of(kind: str, message: str) -> EdgepipeError:
     """An error by the name of its class; StageError for a name that this version lacks."""
     return CLASSES.get(kind, StageError)(message)
+
+
+def raise_cancellation() -> None:
+    """Where the current task is being cancelled, go on with that.
+
+    A call that ends in the very moment of a cancellation swallows it, and reports an error.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError, peer: str) -> EdgepipeError:
