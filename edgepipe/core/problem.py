@@ -1,0 +1,170 @@
+"""A placement problem: a model's items, the devices, what lies between them, and the goal.
+
+items     embedding | layer 0 | … | layer L-1 | head          L + 2 items
+stage     layers [first, end), 0 <= first < end <= L: with the embedding where first = 0, with the
+          head where end = L. A stage holds at least one layer.
+placement stages that follow one another from layer 0 to layer L, each on a device of its own
+
+Axes of arrays are named D for devices, L for the L + 1 places where a stage may begin or end, I
+for the L + 2 items, R for resources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepipe.core.fit import Workload, stage_memory
+from edgepipe.core.goal import Goal
+from edgepipe.core.model import ModelShape
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device that may hold one stage.
+
+    Devices of one `node` and `pool` share memory; those of one `host` share its NIC and reach
+    each other without it.
+    """
+
+    node: str
+    device: str
+    host: str
+    pool: str
+    memory_limit_bytes: int
+    baseline_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nic:
+    """What a host's network interface carries, each way.
+
+    A `medium`, such as a Wi-Fi channel, is one resource for all its stations, both directions.
+    """
+
+    send_bytes_per_s: float
+    receive_bytes_per_s: float
+    medium: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """Bytes of one frame over a boundary, and of what goes home from the last stage to the first.
+
+    `return_bytes` is None where nothing goes home; 0 still costs the link's latency.
+    """
+
+    frame_bytes: int
+    return_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Problem:
+    """What a placement is chosen for.
+
+    `item_s` [D, I] are seconds per frame: of one token of a stream, of a group, or of a chunk, as
+    the goal wants. `stage_bytes` [L, L] is what a stage of layers [first, end) takes beside the
+    baseline (see `stage_bytes_of`). `link_bytes_per_s` and `link_latency_s` [D, D] are from the
+    row's device to the column's, loopback where they share a host. A host that `nics` does not
+    name is never a bottleneck. `num_stages` asks for exactly so many stages, `order` for all these
+    devices (indices) in this order.
+    """
+
+    devices: tuple[Device, ...]
+    item_s: Floats
+    stage_bytes: Ints
+    link_bytes_per_s: Floats
+    link_latency_s: Floats
+    traffic: Traffic
+    goal: Goal
+    nics: Mapping[str, Nic] = field(default_factory=dict)
+    num_stages: int | None = None
+    order: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Arrays have their shapes, and no cost is negative or unknown."""
+        num, places = len(self.devices), self.num_layers + 1
+        assert num
+        assert places > 1
+        assert self.item_s.shape == (num, places + 1)
+        assert self.stage_bytes.shape == (places, places)
+        for link in (self.link_bytes_per_s, self.link_latency_s):
+            assert link.shape == (num, num)
+        for costs in (self.item_s, self.link_latency_s):
+            assert np.isfinite(costs).all()
+            assert (costs >= 0).all()
+        assert (self.link_bytes_per_s > 0).all()
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the model."""
+        return len(self.stage_bytes) - 1
+
+    def hop_s(self) -> Floats:
+        """Seconds of a frame from the row's device to the column's [D, D]."""
+        return self.link_latency_s + self.traffic.frame_bytes / self.link_bytes_per_s
+
+    def return_s(self) -> Floats:
+        """Seconds home from the last stage's device to the first's [D, D]; 0 to itself."""
+        if self.traffic.return_bytes is None:
+            return np.zeros_like(self.link_latency_s)
+        seconds = self.link_latency_s + self.traffic.return_bytes / self.link_bytes_per_s
+        np.fill_diagonal(seconds, 0.0)
+        return seconds
+
+
+def item_range(num_layers: int, first: int, end: int) -> tuple[int, int]:
+    """The items [first, end) of a stage of these layers."""
+    return (first + 1 if first else 0), (end + 1 if end < num_layers else num_layers + 2)
+
+
+def stage_seconds(problem: Problem) -> Floats:
+    """Seconds of every device for a stage of layers [first, end) [D, L, L]; 0 where empty."""
+    num = problem.num_layers
+    sums = np.pad(np.cumsum(problem.item_s, axis=1), ((0, 0), (1, 0)))
+    ranges = [item_range(num, place, place) for place in range(num + 1)]
+    begins = sums[:, [begin for begin, _ in ranges]]
+    ends = sums[:, [end for _, end in ranges]]
+    seconds = ends[:, None, :] - begins[:, :, None]
+    return seconds * np.triu(np.ones((num + 1, num + 1)), k=1)
+
+
+def stage_bytes_of(model: ModelShape, workload: Workload) -> Ints:
+    """What a stage of layers [first, end) takes beside the baseline [L, L]; 0 where empty."""
+    num = model.num_layers
+    table = np.zeros((num + 1, num + 1), dtype=np.int64)
+    for first in range(num):
+        for end in range(first + 1, num + 1):
+            items = model.items(first, end, embedding=first == 0, head=end == num)
+            table[first, end] = stage_memory(model, items, workload).total_bytes
+    return table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Layers [first, end) on the device of this index."""
+
+    device: int
+    first: int
+    end: int
+
+
+Placement = tuple[Stage, ...]
+
+
+def check_placement(problem: Problem, placement: Sequence[Stage]) -> None:
+    """Asserts that the stages follow one another over all layers, on devices of their own."""
+    assert placement
+    assert placement[0].first == 0
+    assert placement[-1].end == problem.num_layers
+    assert all(stage.first < stage.end for stage in placement)
+    assert all(before.end == after.first for before, after in pairwise(placement))
+    assert len({stage.device for stage in placement}) == len(placement)

@@ -1,0 +1,83 @@
+"""What boundaries share: each host's NIC, sending and receiving apart, and each medium.
+
+A frame from device a to device b loads what a's host sends through and what b's host receives
+through, in seconds: its bytes over that NIC's bytes per second. Between devices of one host it
+loads nothing. Stations of one medium load it in both directions, so that a frame from one station
+to another counts twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgepipe.core.problem import Bools, Device, Floats, Nic, Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Resources:
+    """Seconds on each resource of a frame, and of what goes home, from device to device.
+
+    `hop` and `back` are [D, D, R]; `names` [R] say what the resources are.
+    """
+
+    names: tuple[str, ...]
+    hop: Floats
+    back: Floats
+
+    def shared(self) -> Bools:
+        """Resources [R] that two boundaries of one placement may load.
+
+        A device has one boundary on either side, so a resource which one device's boundaries
+        load on one side only belongs to one of them.
+        """
+        loads = (self.hop + self.back) > 0
+        senders = loads.any(axis=1).sum(axis=0)
+        receivers = loads.any(axis=0).sum(axis=0)
+        found: Bools = (senders > 1) & (receivers > 1)
+        return found
+
+
+def resources_of(problem: Problem) -> Resources:
+    """The resources of the problem's hosts and media."""
+    devices, nics = problem.devices, problem.nics
+    used = [nics[device.host] for device in devices if device.host in nics]
+    assert all(nic.send_bytes_per_s > 0 and nic.receive_bytes_per_s > 0 for nic in used)
+    sends = [_name(device.host, nics, "from") for device in devices]
+    receives = [_name(device.host, nics, "to") for device in devices]
+    names = tuple(sorted({name for name in (*sends, *receives) if name}))
+    per_byte = _seconds_per_byte(devices, nics, names, (sends, receives))
+    return Resources(
+        names=names,
+        hop=per_byte * problem.traffic.frame_bytes,
+        back=per_byte * (problem.traffic.return_bytes or 0),
+    )
+
+
+def _name(host: str, nics: Mapping[str, Nic], direction: str) -> str:
+    if host not in nics:
+        return ""
+    medium = nics[host].medium
+    return f"{direction} {host}" if medium is None else f"medium {medium}"
+
+
+def _seconds_per_byte(
+    devices: Sequence[Device],
+    nics: Mapping[str, Nic],
+    names: Sequence[str],
+    sides: tuple[Sequence[str], Sequence[str]],
+) -> Floats:
+    sends, receives = sides
+    table = np.zeros((len(devices), len(devices), len(names)))
+    for a, sender in enumerate(devices):
+        for b, receiver in enumerate(devices):
+            if sender.host == receiver.host:
+                continue
+            if sends[a]:
+                table[a, b, names.index(sends[a])] += 1 / nics[sender.host].send_bytes_per_s
+            if receives[b]:
+                rate = nics[receiver.host].receive_bytes_per_s
+                table[a, b, names.index(receives[b])] += 1 / rate
+    return table
