@@ -1,7 +1,8 @@
 """The stated cost model: what one placement costs and whether it fits.
 
 stage s     Σ item_s of its device over its items
-hop a → b   latency_s[a, b] + frame_bytes / bytes_per_s[a, b]
+hop a → b   latency_s[a, b] + frame_bytes / bytes_per_s[a, b], in training and the gradient's way
+            latency_s[b, a] + gradient_bytes / bytes_per_s[b, a]
 hop back    latency_s[last, first] + return_bytes / bytes_per_s[last, first]; none of one stage
 total       Σ stages + Σ hops + hop back
 load r      Σ over the boundaries through resource r, the way back included, of
@@ -11,21 +12,37 @@ bottleneck  max(max stage, max load)
 latency     total                                       seconds per token of one stream
 throughput  g · min(1 / bottleneck, G / total)          tokens per second
 prefill     total + (C - 1) · bottleneck                seconds for C chunks; nothing goes home
+train       total + (M - 1) · period + max optimizer + fixed       seconds per step
+            a stage is forward and backward of a microbatch; the hop back is the exchange for a tied
+            embedding, both ways, once a step; period: edgepipe.core.period
 
 memory      baseline + stage_bytes[first, end] ≤ the device's limit; over the devices of one pool,
             the idle ones with their baselines, the sum ≤ the largest limit among them, unless all
             of them are idle                             (edgepipe.core.fit)
+            training adds inflight_bytes[first, end] for each microbatch in flight
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
-from edgepipe.core.fit import Claim, Shortage, short_by_bytes, shortages
-from edgepipe.core.problem import Floats, Placement, Problem, Stage, check_placement, item_range
+from edgepipe.core.demand import claims_of
+from edgepipe.core.fit import Shortage, short_by_bytes, shortages
+from edgepipe.core.goal import Train
+from edgepipe.core.period import period_of, round_trips
+from edgepipe.core.problem import (
+    Device,
+    Floats,
+    Placement,
+    Problem,
+    Stage,
+    check_placement,
+    item_range,
+)
 from edgepipe.core.resources import Resources, resources_of
 
 
@@ -34,11 +51,15 @@ class BottleneckKind(StrEnum):
 
     COMPUTE = "compute"
     LINK = "link"
+    MEMORY = "memory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bottleneck:
-    """What is busiest, in seconds per frame; `where` is a device or a resource's name."""
+    """What is busiest, in seconds per frame; `where` is a device or a resource's name.
+
+    Memory is, in training, where it has no room for the microbatches that would hide a round trip.
+    """
 
     kind: BottleneckKind
     where: str
@@ -49,7 +70,9 @@ class Bottleneck:
 class Cost:
     """What a placement costs; `seconds` is the goal's figure.
 
-    `hop_s` are the hops between the stages in order, `return_s` is the hop back.
+    `hop_s` are the hops between the stages in order, `return_s` is the hop back. In training the
+    bottleneck's seconds are the period, `inflight` the microbatches in flight on each stage, and
+    `update_s` the slowest optimizer.
     """
 
     seconds: float
@@ -60,6 +83,8 @@ class Cost:
     bottleneck: Bottleneck
     shortages: tuple[Shortage, ...]
     short_by_bytes: int
+    inflight: tuple[int, ...] = ()
+    update_s: float = 0.0
 
     @property
     def fits(self) -> bool:
@@ -76,9 +101,13 @@ def cost(problem: Problem, placement: Placement) -> Cost:
     back = float(problem.return_s()[devices[-1], devices[0]])
     total = sum(stages) + float(hops.sum()) + back
     busiest = _bottleneck(problem, placement, stages)
-    claims = claims_of(problem, placement)
+    inflight: tuple[int, ...] = ()
+    if isinstance(problem.goal, Train):
+        busiest, inflight = _paced(problem, placement, round_trips(stages, hops.tolist()), busiest)
+    claims = claims_of(problem, placement, inflight)
+    update = _update_s(problem, placement)
     return Cost(
-        seconds=float(problem.goal.seconds(total, busiest.seconds)),
+        seconds=float(problem.goal.seconds(total, busiest.seconds)) + update,
         total_s=total,
         stage_s=stages,
         hop_s=tuple(hops.tolist()),
@@ -86,7 +115,14 @@ def cost(problem: Problem, placement: Placement) -> Cost:
         bottleneck=busiest,
         shortages=shortages(claims),
         short_by_bytes=short_by_bytes(claims),
+        inflight=inflight,
+        update_s=update,
     )
+
+
+def rank_of(problem: Problem, cost: Cost) -> float:
+    """What placements are ordered by: the goal's figure, with what tells equal ones apart."""
+    return float(problem.goal.rank(cost.total_s, cost.bottleneck.seconds)) + cost.update_s
 
 
 def _stage_s(problem: Problem, stage: Stage) -> float:
@@ -94,12 +130,17 @@ def _stage_s(problem: Problem, stage: Stage) -> float:
     return float(problem.item_s[stage.device, begin:end].sum())
 
 
+def place_name(device: Device) -> str:
+    """A device's name, with its node's."""
+    return f"{device.node}/{device.device}"
+
+
 def _bottleneck(problem: Problem, placement: Placement, stages: tuple[float, ...]) -> Bottleneck:
     slowest = int(np.argmax(stages))
     device = problem.devices[placement[slowest].device]
     compute = Bottleneck(
         kind=BottleneckKind.COMPUTE,
-        where=f"{device.node}/{device.device}",
+        where=place_name(device),
         seconds=stages[slowest],
     )
     resources = resources_of(problem)
@@ -112,25 +153,41 @@ def _bottleneck(problem: Problem, placement: Placement, stages: tuple[float, ...
     )
 
 
+def _paced(
+    problem: Problem, placement: Placement, trips: Sequence[float], busiest: Bottleneck
+) -> tuple[Bottleneck, tuple[int, ...]]:
+    """The bottleneck of a training step, and the microbatches in flight."""
+    assert isinstance(problem.goal, Train)
+    period = period_of(
+        problem,
+        placement,
+        trips,
+        least_s=busiest.seconds,
+        num_microbatches=problem.goal.num_microbatches,
+    )
+    if period.seconds == busiest.seconds:
+        return busiest, period.inflight
+    # The stage whose round trip is long for the few microbatches that it has in flight.
+    tight = max(range(len(trips)), key=lambda i: trips[i] / period.inflight[i])
+    where = place_name(problem.devices[placement[tight].device])
+    memory = Bottleneck(kind=BottleneckKind.MEMORY, where=where, seconds=period.seconds)
+    return memory, period.inflight
+
+
+def _update_s(problem: Problem, placement: Placement) -> float:
+    """The slowest stage's optimizer; 0 without training."""
+    if problem.training is None:
+        return 0.0
+    ranges = [item_range(problem.num_layers, stage.first, stage.end) for stage in placement]
+    return max(
+        float(problem.training.update_s[stage.device, slice(*items)].sum())
+        for stage, items in zip(placement, ranges, strict=True)
+    )
+
+
 def loads_of(resources: Resources, placement: Placement) -> Floats:
     """Seconds per frame on each resource [R]."""
     devices = [stage.device for stage in placement]
     between: Floats = resources.hop[devices[:-1], devices[1:]].sum(axis=0)
     loads: Floats = between + resources.back[devices[-1], devices[0]]
     return loads
-
-
-def claims_of(problem: Problem, placement: Placement) -> tuple[Claim, ...]:
-    """What every device holds: its stage, or only the idle worker."""
-    taken = {stage.device: int(problem.stage_bytes[stage.first, stage.end]) for stage in placement}
-    return tuple(
-        Claim(
-            node=device.node,
-            device=device.device,
-            pool=device.pool,
-            memory_bytes=device.baseline_bytes + taken.get(index, 0),
-            limit_bytes=device.memory_limit_bytes,
-            idle=index not in taken,
-        )
-        for index, device in enumerate(problem.devices)
-    )

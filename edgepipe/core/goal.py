@@ -1,7 +1,8 @@
 """What a placement is to be good at: one figure in seconds, made of a sum and a bottleneck.
 
 total       Σ stage times + Σ hop times, the hop back included where there is one
-bottleneck  the busiest stage, or the busiest direction of a NIC, in seconds per frame
+bottleneck  the busiest stage, or the busiest direction of a NIC, in seconds per frame; for
+            training the period of a microbatch, which memory may lengthen
 
 Every figure rises with both, which is all that the search needs to know of it.
 """
@@ -78,4 +79,26 @@ class Prefill:
     rank = seconds
 
 
-Goal = Latency | Throughput | Prefill
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Train:
+    """Seconds of a training step of `num_microbatches`, before the slowest optimizer's own.
+
+    `fixed_s` is what every step takes besides: two round trips to the coordinator.
+    """
+
+    num_microbatches: int
+    fixed_s: float = 0.0
+
+    @property
+    def weighs_bottleneck(self) -> bool:
+        """The figure depends on the bottleneck."""
+        return self.num_microbatches > 1
+
+    def seconds(self, total_s: Any, bottleneck_s: Any) -> Any:
+        """`total + (M - 1) · period + fixed`; numbers, or arrays that broadcast."""
+        return total_s + (self.num_microbatches - 1) * bottleneck_s + self.fixed_s
+
+    rank = seconds
+
+
+Goal = Latency | Throughput | Prefill | Train

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepipe.core.fit import Workload, stage_memory
-from edgepipe.core.goal import Goal
+from edgepipe.core.goal import Goal, Train
 from edgepipe.core.model import ModelShape
 
 Floats = NDArray[np.float64]
@@ -60,10 +60,31 @@ class Traffic:
     """Bytes of one frame over a boundary, and of what goes home from the last stage to the first.
 
     `return_bytes` is None where nothing goes home; 0 still costs the link's latency.
+    `gradient_bytes` come back over each boundary for every frame, in training; `exchange_bytes`
+    go both ways between the last stage and the first once a step, where the embedding is tied.
     """
 
     frame_bytes: int
     return_bytes: int | None = None
+    gradient_bytes: int | None = None
+    exchange_bytes: int | None = None
+
+    @property
+    def goes_back(self) -> bool:
+        """The last stage and the first have something to tell each other."""
+        return self.return_bytes is not None or self.exchange_bytes is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Training:
+    """What training needs to know besides.
+
+    `inflight_bytes` [L, L] are what a stage of layers [first, end) keeps of each microbatch in
+    flight, at least one; `update_s` [D, I] are seconds of the optimizer, once a step.
+    """
+
+    inflight_bytes: Ints
+    update_s: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -75,7 +96,8 @@ class Problem:
     baseline (see `stage_bytes_of`). `link_bytes_per_s` and `link_latency_s` [D, D] are from the
     row's device to the column's, loopback where they share a host. A host that `nics` does not
     name is never a bottleneck. `num_stages` asks for exactly so many stages, `order` for all these
-    devices (indices) in this order.
+    devices (indices) in this order. For training, `item_s` are forward and backward of a
+    microbatch, with what is computed again, and `training` is set.
     """
 
     devices: tuple[Device, ...]
@@ -86,6 +108,7 @@ class Problem:
     traffic: Traffic
     goal: Goal
     nics: Mapping[str, Nic] = field(default_factory=dict)
+    training: Training | None = None
     num_stages: int | None = None
     order: tuple[int, ...] | None = None
 
@@ -102,6 +125,10 @@ class Problem:
             assert np.isfinite(costs).all()
             assert (costs >= 0).all()
         assert (self.link_bytes_per_s > 0).all()
+        assert (self.training is not None) == isinstance(self.goal, Train)
+        if self.training is not None:
+            assert self.training.inflight_bytes.shape == (places, places)
+            assert self.training.update_s.shape == (num, places + 1)
 
     @property
     def num_layers(self) -> int:
@@ -109,16 +136,22 @@ class Problem:
         return len(self.stage_bytes) - 1
 
     def hop_s(self) -> Floats:
-        """Seconds of a frame from the row's device to the column's [D, D]."""
-        return self.link_latency_s + self.traffic.frame_bytes / self.link_bytes_per_s
+        """Seconds of a frame from the row's device to the column's, and its gradient's [D, D]."""
+        gradients = self._link_s(self.traffic.gradient_bytes).T
+        return self._link_s(self.traffic.frame_bytes) + gradients
 
     def return_s(self) -> Floats:
-        """Seconds home from the last stage's device to the first's [D, D]; 0 to itself."""
-        if self.traffic.return_bytes is None:
-            return np.zeros_like(self.link_latency_s)
-        seconds = self.link_latency_s + self.traffic.return_bytes / self.link_bytes_per_s
+        """Seconds between the last stage's device (row) and the first's [D, D]; 0 to itself."""
+        exchange = self._link_s(self.traffic.exchange_bytes)
+        seconds = self._link_s(self.traffic.return_bytes) + exchange + exchange.T
         np.fill_diagonal(seconds, 0.0)
         return seconds
+
+    def _link_s(self, size: int | None) -> Floats:
+        """Seconds of so many bytes over each link [D, D]; 0 where there is nothing to send."""
+        if size is None:
+            return np.zeros_like(self.link_latency_s)
+        return self.link_latency_s + size / self.link_bytes_per_s
 
 
 def item_range(num_layers: int, first: int, end: int) -> tuple[int, int]:

@@ -18,9 +18,10 @@ from edgepipe.core.problem import Bools, Device, Floats, Nic, Problem
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Resources:
-    """Seconds on each resource of a frame, and of what goes home, from device to device.
+    """Seconds on each resource of a frame and its gradient, and of what goes home.
 
-    `hop` and `back` are [D, D, R]; `names` [R] say what the resources are.
+    `hop` and `back` are [D, D, R], from the row's device to the column's; `names` [R] say what the
+    resources are.
     """
 
     names: tuple[str, ...]
@@ -30,8 +31,8 @@ class Resources:
     def shared(self) -> Bools:
         """Resources [R] that two boundaries of one placement may load.
 
-        A device has one boundary on either side, so a resource which one device's boundaries
-        load on one side only belongs to one of them.
+        A device has one boundary on either side, so a resource that a single device loads, on one
+        side only, is one boundary's.
         """
         loads = (self.hop + self.back) > 0
         senders = loads.any(axis=1).sum(axis=0)
@@ -51,7 +52,8 @@ def resources_of(problem: Problem) -> Resources:
     per_byte = _seconds_per_byte(devices, nics, names, (sends, receives))
     return Resources(
         names=names,
-        hop=per_byte * problem.traffic.frame_bytes,
+        hop=per_byte * problem.traffic.frame_bytes
+        + per_byte.transpose(1, 0, 2) * (problem.traffic.gradient_bytes or 0),
         back=per_byte * (problem.traffic.return_bytes or 0),
     )
 

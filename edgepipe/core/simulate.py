@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import assert_never
 
-from edgepipe.core.goal import Latency, Prefill, Throughput
+from edgepipe.core.goal import Latency, Prefill, Throughput, Train
 from edgepipe.core.hop import Frame, Hop, Place, hop
 from edgepipe.core.problem import Nic, Placement, Problem
 from edgepipe.core.ring import Ring, Visit
@@ -103,6 +103,8 @@ def infer(problem: Problem, placement: Placement) -> Simulation[Visit]:
             return decode(problem, placement, num_groups=num_groups)
         case Prefill(num_chunks=num_chunks):
             return prefill(problem, placement, num_chunks=num_chunks)
+        case Train():
+            raise AssertionError("a training step is played from its schedule")
         case _:
             assert_never(problem.goal)
 

@@ -1,0 +1,40 @@
+"""The best placements that a search has found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgepipe.core.costs import cost, rank_of
+from edgepipe.core.problem import Placement, Problem
+
+
+@dataclass(slots=True, kw_only=True)
+class Best:
+    """The best whole placements found so far, at most `num`, by the goal's rank of their cost."""
+
+    problem: Problem
+    num: int
+    ranks: dict[Placement, float] = field(default_factory=dict)
+
+    @property
+    def first(self) -> float:
+        """The best rank, or infinity."""
+        return min(self.ranks.values(), default=np.inf)
+
+    @property
+    def limit(self) -> float:
+        """Only what ranks below this is worth finding."""
+        return max(self.ranks.values()) if len(self.ranks) >= self.num else np.inf
+
+    def offer(self, placement: Placement) -> None:
+        """Take a placement in if it is good enough, and drop the worst where there are too many."""
+        if placement in self.ranks:
+            return
+        rank = rank_of(self.problem, cost(self.problem, placement))
+        if rank >= self.limit:
+            return
+        self.ranks[placement] = rank
+        if len(self.ranks) > self.num:
+            del self.ranks[max(self.ranks, key=self.ranks.__getitem__)]

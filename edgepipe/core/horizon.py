@@ -1,0 +1,128 @@
+"""What the rest of a pipeline costs at least: tables from the last stage backwards.
+
+Every table (edgepipe.core.steps) is made once per band: with only those stages and boundaries
+whose time is at most the band's threshold. Time, the load of each shared resource, and what is
+taken of shared memory are minimised each on its own, so that together they bound a placement.
+
+The free devices are kept track of one by one as far as the tables stay small; beyond that, a
+device may be used again, which bounds from below too, less tightly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgepipe.core.bands import Bands
+from edgepipe.core.graph import Graph
+from edgepipe.core.problem import Floats, Ints
+from edgepipe.core.steps import steps_of
+
+ROUNDING = 1e-12  # sums in another order may differ by so much; relative
+_TABLE_CELLS = 1.5e8  # additions per table: a fraction of a second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Horizon:
+    """Least costs to go for pipelines that begin on one of `firsts`.
+
+    `begun` and `total` [D, L, K, A] are seconds from where a device begins a stage, and from where
+    it has ended one. `loads` holds a table like `total` for each resource in `load_ids`, `claims`
+    one for each kind of shared memory. Axis A has a place for every set of tracked
+    devices, as bits in the order of `tracked`.
+    """
+
+    firsts: tuple[int, ...]
+    bands: Bands
+    tracked: tuple[int, ...]
+    load_ids: tuple[int, ...]
+    begun: Floats
+    total: Floats
+    loads: tuple[Floats, ...]
+    claims: tuple[Floats, ...]
+
+    def free(self, used: Ints) -> Ints:
+        """Places on axis A of the devices that are left by these, as bits by device."""
+        return _tracked_bits(self.tracked, ~used)
+
+
+def horizon_of(graph: Graph, firsts: Sequence[int], bands: Bands) -> Horizon:
+    """The tables for pipelines that begin on one of `firsts`, which share their way back."""
+    first, tracked = firsts[0], _tracked(graph, firsts, len(bands.thresholds))
+    steps = steps_of(graph, firsts, bands, tracked)
+    begun, total = steps.tables(
+        graph.stage_s, graph.hop_s, graph.back_s[:, first], _longest_s(graph, first, bands)
+    )
+    load_ids = _relevant_loads(graph, bands, firsts, total) if graph.goal.weighs_bottleneck else ()
+    no_stage, no_hop = np.zeros_like(graph.stage_s), np.zeros_like(graph.hop_s)
+    return Horizon(
+        firsts=tuple(firsts),
+        bands=bands,
+        tracked=tracked,
+        load_ids=load_ids,
+        begun=begun,
+        total=total,
+        loads=tuple(
+            _finite(
+                steps.tables(no_stage, graph.hop_loads[:, :, i], graph.back_loads[:, first, i])[1]
+            )
+            for i in load_ids
+        ),
+        claims=tuple(_finite(steps.tables(one, no_hop, no_hop[:, 0])[1]) for one in graph.claims),
+    )
+
+
+def _longest_s(graph: Graph, first: int, bands: Bands) -> Floats | None:
+    """What a stage and all after it may take at most in training [D, L, L, K].
+
+    With K microbatches in flight a round trip is no longer than K periods; the table's costs to go
+    hold the exchange with the first stage as well, which is no part of a round trip.
+    """
+    if graph.depth is None:
+        return None
+    return graph.depth[..., None] * bands.thresholds * (1 + ROUNDING) + exchange_s(graph, first)
+
+
+def exchange_s(graph: Graph, first: int) -> float:
+    """The most that the way back to the first device may take."""
+    back = graph.back_s[:, first]
+    return float(back[np.isfinite(back)].max(initial=0.0))
+
+
+def _finite(table: Floats) -> Floats:
+    """With 0 for infinity: where `total` is infinite, that is enough."""
+    return np.where(np.isfinite(table), table, 0.0)
+
+
+def _relevant_loads(
+    graph: Graph, bands: Bands, firsts: Sequence[int], total: Floats
+) -> tuple[int, ...]:
+    """Shared resources that may be busier than the least bottleneck that can be had."""
+    begins = graph.stage_s[firsts, 0, :, None] + total[firsts, :, :, -1]
+    possible = np.isfinite(begins).any(axis=(0, 1))
+    least = bands.floors[possible].min(initial=np.inf)
+    most = (
+        graph.spread
+        * graph.num_devices
+        * np.maximum(graph.hop_loads.max(axis=(0, 1)), graph.back_loads.max(axis=(0, 1)))
+    )
+    return tuple(np.flatnonzero(most > least).tolist())
+
+
+def _tracked(graph: Graph, firsts: Sequence[int], num_bands: int) -> tuple[int, ...]:
+    """The devices whose use is kept track of: all that may follow, or the fastest of many."""
+    devices = [d for d in range(graph.num_devices) if not (graph.goes_back and d in firsts)]
+    cells = graph.num_devices * graph.num_layers**2 / 2 * num_bands
+    most = max(1, int(np.log2(_TABLE_CELLS / cells + 1)))
+    fastest = sorted(devices, key=lambda d: float(np.diagonal(graph.stage_s[d], 1).min()))
+    return tuple(sorted(fastest[:most]))
+
+
+def _tracked_bits(tracked: Sequence[int], devices: Ints) -> Ints:
+    """Bits in the order of `tracked`, from bits by device."""
+    bits = np.zeros_like(devices)
+    for place, device in enumerate(tracked):
+        bits |= (devices >> device & 1) << place
+    return bits
