@@ -35,13 +35,12 @@ from edgepipe.core.fit import Shortage, short_by_bytes, shortages
 from edgepipe.core.goal import Train
 from edgepipe.core.period import period_of, round_trips
 from edgepipe.core.problem import (
-    Device,
     Floats,
     Placement,
     Problem,
-    Stage,
     check_placement,
     item_range,
+    stage_s,
 )
 from edgepipe.core.resources import Resources, resources_of
 
@@ -96,7 +95,7 @@ def cost(problem: Problem, placement: Placement) -> Cost:
     """What the placement costs, also where it does not fit."""
     check_placement(problem, placement)
     devices = [stage.device for stage in placement]
-    stages = tuple(_stage_s(problem, stage) for stage in placement)
+    stages = tuple(stage_s(problem, stage) for stage in placement)
     hops = problem.hop_s()[devices[:-1], devices[1:]]
     back = float(problem.return_s()[devices[-1], devices[0]])
     total = sum(stages) + float(hops.sum()) + back
@@ -125,22 +124,12 @@ def rank_of(problem: Problem, cost: Cost) -> float:
     return float(problem.goal.rank(cost.total_s, cost.bottleneck.seconds)) + cost.update_s
 
 
-def _stage_s(problem: Problem, stage: Stage) -> float:
-    begin, end = item_range(problem.num_layers, stage.first, stage.end)
-    return float(problem.item_s[stage.device, begin:end].sum())
-
-
-def place_name(device: Device) -> str:
-    """A device's name, with its node's."""
-    return f"{device.node}/{device.device}"
-
-
 def _bottleneck(problem: Problem, placement: Placement, stages: tuple[float, ...]) -> Bottleneck:
     slowest = int(np.argmax(stages))
     device = problem.devices[placement[slowest].device]
     compute = Bottleneck(
         kind=BottleneckKind.COMPUTE,
-        where=place_name(device),
+        where=device.name,
         seconds=stages[slowest],
     )
     resources = resources_of(problem)
@@ -169,7 +158,7 @@ def _paced(
         return busiest, period.inflight
     # The stage whose round trip is long for the few microbatches that it has in flight.
     tight = max(range(len(trips)), key=lambda i: trips[i] / period.inflight[i])
-    where = place_name(problem.devices[placement[tight].device])
+    where = problem.devices[placement[tight].device].name
     memory = Bottleneck(kind=BottleneckKind.MEMORY, where=where, seconds=period.seconds)
     return memory, period.inflight
 

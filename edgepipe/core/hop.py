@@ -55,13 +55,9 @@ def hop(sender: Place, receiver: Place, frame: Frame, nics: Mapping[str, Nic]) -
     occupied[f"link {sender.name} > {receiver.name}"] = frame.num_bytes / frame.bytes_per_s
     if sender.host != receiver.host:
         if (nic := nics.get(sender.host)) is not None:
-            name = _name(nic, f"from {sender.host}")
-            occupied[name] += frame.num_bytes / nic.send_bytes_per_s
+            occupied[nic.sends_through(sender.host)] += frame.num_bytes / nic.send_bytes_per_s
         if (nic := nics.get(receiver.host)) is not None:
-            name = _name(nic, f"to {receiver.host}")
-            occupied[name] += frame.num_bytes / nic.receive_bytes_per_s
+            occupied[nic.receives_through(receiver.host)] += (
+                frame.num_bytes / nic.receive_bytes_per_s
+            )
     return Hop(seconds=max(occupied.values()), latency_s=frame.latency_s, resources=tuple(occupied))
-
-
-def _name(nic: Nic, direction: str) -> str:
-    return direction if nic.medium is None else f"medium {nic.medium}"

@@ -19,7 +19,7 @@ from edgepipe.errors import WireError
 
 SCALE_BYTES = 4
 MAX_OUTLIERS = 8
-"""Of SmolLM2's residual stream: 4 leave twice the error in the logits, 16 gain nothing."""
+"""Of SmolLM2's residual stream: 4 leave up to twice the error in the logits, 16 gain little."""
 
 
 def outliers_per_row(dim: int) -> int:

@@ -42,6 +42,11 @@ class Device:
     memory_limit_bytes: int
     baseline_bytes: int
 
+    @property
+    def name(self) -> str:
+        """The device's name, with its node's."""
+        return f"{self.node}/{self.device}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nic:
@@ -53,6 +58,14 @@ class Nic:
     send_bytes_per_s: float
     receive_bytes_per_s: float
     medium: str | None = None
+
+    def sends_through(self, host: str) -> str:
+        """The name of the resource that frames from the host load."""
+        return f"from {host}" if self.medium is None else f"medium {self.medium}"
+
+    def receives_through(self, host: str) -> str:
+        """The name of the resource that frames to the host load."""
+        return f"to {host}" if self.medium is None else f"medium {self.medium}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +170,12 @@ class Problem:
 def item_range(num_layers: int, first: int, end: int) -> tuple[int, int]:
     """The items [first, end) of a stage of these layers."""
     return (first + 1 if first else 0), (end + 1 if end < num_layers else num_layers + 2)
+
+
+def stage_s(problem: Problem, stage: Stage) -> float:
+    """Seconds of one stage on its device."""
+    begin, end = item_range(problem.num_layers, stage.first, stage.end)
+    return float(problem.item_s[stage.device, begin:end].sum())
 
 
 def stage_seconds(problem: Problem) -> Floats:

@@ -46,8 +46,9 @@ def resources_of(problem: Problem) -> Resources:
     devices, nics = problem.devices, problem.nics
     used = [nics[device.host] for device in devices if device.host in nics]
     assert all(nic.send_bytes_per_s > 0 and nic.receive_bytes_per_s > 0 for nic in used)
-    sends = [_name(device.host, nics, "from") for device in devices]
-    receives = [_name(device.host, nics, "to") for device in devices]
+    hosts = [device.host for device in devices]
+    sends = [nics[host].sends_through(host) if host in nics else "" for host in hosts]
+    receives = [nics[host].receives_through(host) if host in nics else "" for host in hosts]
     names = tuple(sorted({name for name in (*sends, *receives) if name}))
     per_byte = _seconds_per_byte(devices, nics, names, (sends, receives))
     return Resources(
@@ -56,13 +57,6 @@ def resources_of(problem: Problem) -> Resources:
         + per_byte.transpose(1, 0, 2) * (problem.traffic.gradient_bytes or 0),
         back=per_byte * (problem.traffic.return_bytes or 0),
     )
-
-
-def _name(host: str, nics: Mapping[str, Nic], direction: str) -> str:
-    if host not in nics:
-        return ""
-    medium = nics[host].medium
-    return f"{direction} {host}" if medium is None else f"medium {medium}"
 
 
 def _seconds_per_byte(

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Self
 
 from edgepipe.core.hop import Frame, Hop, Place, hop
-from edgepipe.core.problem import Placement, Problem, Stage, check_placement, item_range
+from edgepipe.core.problem import Placement, Problem, check_placement, stage_s
 from edgepipe.core.timeline import Input, Task
 
 
@@ -42,7 +42,7 @@ class Ring:
         nothing = return_bytes is None or last == first
         return cls(
             places=tuple(_place(problem, stage.device) for stage in placement),
-            stage_s=tuple(_stage_s(problem, stage) for stage in placement),
+            stage_s=tuple(stage_s(problem, stage) for stage in placement),
             hops=tuple(
                 _hop(problem, sender.device, receiver.device, frame_bytes)
                 for sender, receiver in pairwise(placement)
@@ -79,12 +79,7 @@ class Ring:
 
 def _place(problem: Problem, device: int) -> Place:
     where = problem.devices[device]
-    return Place(name=f"{where.node}/{where.device}", host=where.host)
-
-
-def _stage_s(problem: Problem, stage: Stage) -> float:
-    begin, end = item_range(problem.num_layers, stage.first, stage.end)
-    return float(problem.item_s[stage.device, begin:end].sum())
+    return Place(name=where.name, host=where.host)
 
 
 def _hop(problem: Problem, sender: int, receiver: int, num_bytes: int) -> Hop:

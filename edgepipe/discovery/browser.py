@@ -65,7 +65,10 @@ class Browser:
     ) -> None:
         for task in self._resolving.values():
             task.cancel()
-        await close(self._zeroconf, self._browser)
+        try:
+            await asyncio.gather(*self._resolving.values(), return_exceptions=True)
+        finally:
+            await close(self._zeroconf, self._browser)
 
     def __aiter__(self) -> Self:
         return self

@@ -8,7 +8,7 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
 
 
 async def close(zeroconf: AsyncZeroconf, browser: AsyncServiceBrowser | None = None) -> None:
-    """Close it, and its browser before it; being cancelled meanwhile does not cut that short.
+    """Close it, and its browser before it; one cancellation meanwhile does not cut that short.
 
     In a task of its own: while the calling task is being cancelled, zeroconf takes its browser's
     cancelled start for its own and leaves the sockets open, on which uvloop waits for ever.

@@ -129,3 +129,18 @@ def any_training(draw: st.DrawFn, *, shares: bool) -> Training:
         boundaries=[Boundary(down=draw(frames), up=draw(frames)) for _ in hosts[1:]],
         nics=draw(any_nics(hosts)) if shares else {},
     )
+
+
+def lone_devices(*limits: int) -> tuple[Device, ...]:
+    """Devices that share neither host nor memory, each with so many bytes."""
+    return tuple(
+        Device(
+            node=f"n{index}",
+            device="cpu",
+            host=f"n{index}",
+            pool="ram",
+            memory_limit_bytes=limit,
+            baseline_bytes=0,
+        )
+        for index, limit in enumerate(limits)
+    )

@@ -6,7 +6,15 @@ from graphlib import CycleError, TopologicalSorter
 
 from hypothesis import strategies as st
 
-from edgepipe.core.schedule import Action, Kind, Schedule, one_f_one_b_k
+from edgepipe.core.schedule import (
+    Action,
+    Kind,
+    Schedule,
+    gpipe,
+    one_f_one_b,
+    one_f_one_b_k,
+)
+from edgepipe.core.schedule_csv import from_csv
 
 
 def action(text: str) -> Action:
@@ -69,3 +77,16 @@ def any_depths(draw: st.DrawFn, *, max_stages: int = 6, max_microbatches: int = 
     """1f1b-k with any depths, gpipe and 1f1b among them."""
     depths = draw(st.lists(st.integers(1, max_microbatches + 2), min_size=1, max_size=max_stages))
     return one_f_one_b_k(len(depths), draw(st.integers(1, max_microbatches)), depths)
+
+
+BY_HAND = "0F0,0F1,0B1,0F2,0B0,0B2\n1F1,1B1,1F0,1F2,1B0,1B2\n"
+PICTURED: dict[str, Schedule] = {
+    "gpipe_3_4": gpipe(3, 4),
+    "1f1b_4_8": one_f_one_b(4, 8),
+    "1f1b_4_2": one_f_one_b(4, 2),
+    "1f1b_1_3": one_f_one_b(1, 3),
+    "1f1b-k_4_12_deeper": one_f_one_b_k(4, 12, [7, 5, 3, 1]),
+    "1f1b-k_3_6_short_of_memory": one_f_one_b_k(3, 6, [2, 4, 1]),
+    "by_hand_2_3": from_csv(BY_HAND),
+}
+"""By the names of their pictures in tests/golden/schedules."""

@@ -10,11 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn_networks import lone_devices
 
 from edgepipe.core.costs import BottleneckKind, cost
 from edgepipe.core.goal import Train
 from edgepipe.core.period import round_trips
-from edgepipe.core.problem import Device, Nic, Problem, Stage, Traffic, Training
+from edgepipe.core.problem import Nic, Problem, Stage, Traffic, Training
 
 TWO = (Stage(device=0, first=0, end=1), Stage(device=1, first=1, end=2))
 ROOM = 1000
@@ -25,17 +26,7 @@ def problem(*, first: int = ROOM, second: int = ROOM, num_microbatches: int = 8)
     places = np.arange(3)
     layers = np.maximum(places - places[:, None], 0)
     return Problem(
-        devices=tuple(
-            Device(
-                node=f"n{index}",
-                device="cpu",
-                host=f"n{index}",
-                pool="ram",
-                memory_limit_bytes=limit,
-                baseline_bytes=0,
-            )
-            for index, limit in enumerate((first, second))
-        ),
+        devices=lone_devices(first, second),
         item_s=np.array([[0.0, 3, 3, 0], [0, 1, 1, 0]]),
         stage_bytes=40 * layers,
         link_bytes_per_s=np.full((2, 2), 400.0),

@@ -5,29 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from drawn_schedules import any_depths, of
+from drawn_schedules import PICTURED, any_depths, of
 from hypothesis import given
 
-from edgepipe.core.schedule import Schedule, gpipe, one_f_one_b, one_f_one_b_k
-from edgepipe.core.schedule_csv import from_csv
+from edgepipe.core.schedule import Schedule, one_f_one_b
 from edgepipe.core.schedule_picture import picture
 from edgepipe.errors import UsageError
 
-BY_HAND = "0F0,0F1,0B1,0F2,0B0,0B2\n1F1,1B1,1F0,1F2,1B0,1B2\n"
 
-
-@pytest.mark.parametrize(
-    ("name", "schedule"),
-    [
-        ("gpipe_3_4", gpipe(3, 4)),
-        ("1f1b_4_8", one_f_one_b(4, 8)),
-        ("1f1b_4_2", one_f_one_b(4, 2)),
-        ("1f1b_1_3", one_f_one_b(1, 3)),
-        ("1f1b-k_4_12_deeper", one_f_one_b_k(4, 12, [7, 5, 3, 1])),
-        ("1f1b-k_3_6_short_of_memory", one_f_one_b_k(3, 6, [2, 4, 1])),
-        ("by_hand_2_3", from_csv(BY_HAND)),
-    ],
-)
+@pytest.mark.parametrize(("name", "schedule"), PICTURED.items())
 def test_the_picture(name: str, schedule: Schedule, golden: Callable[[str, str], None]) -> None:
     golden(f"schedules/{name}", picture(schedule))
 

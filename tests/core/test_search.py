@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn_networks import lone_devices
 
 from edgepipe.core import horizon
 from edgepipe.core.costs import cost
 from edgepipe.core.goal import Goal, Latency, Prefill, Throughput, Train
-from edgepipe.core.problem import Device, Floats, Nic, Problem, Traffic, Training
+from edgepipe.core.problem import Floats, Nic, Problem, Traffic, Training
 from edgepipe.core.search import Solution, search
 
 GOALS: list[Goal] = [
@@ -35,17 +36,7 @@ def cluster(
     costs = np.array([0.5, *[1.0] * num_layers, 2.0])
     places = np.arange(num_layers + 1)
     return Problem(
-        devices=tuple(
-            Device(
-                node=f"n{index}",
-                device="cpu",
-                host=f"n{index}",
-                pool="ram",
-                memory_limit_bytes=limit,
-                baseline_bytes=0,
-            )
-            for index in range(num)
-        ),
+        devices=lone_devices(*[limit] * num),
         item_s=costs / np.array(speeds)[:, None],
         stage_bytes=10 * np.maximum(places - places[:, None], 0),
         link_bytes_per_s=np.full((num, num), 1e9),

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 from drawn_networks import Training, any_problem, any_training, going_nowhere, on
-from drawn_schedules import any_depths
+from drawn_schedules import PICTURED, any_depths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,8 +18,7 @@ from edgepipe.core.goal import Latency, Prefill, Throughput
 from edgepipe.core.hop import Frame
 from edgepipe.core.problem import Device, Nic, Placement, Problem, Stage, Traffic
 from edgepipe.core.ring import Ring
-from edgepipe.core.schedule import Action, Schedule, backward, gpipe, one_f_one_b, one_f_one_b_k
-from edgepipe.core.schedule_csv import from_csv
+from edgepipe.core.schedule import Action, Schedule, backward, gpipe, one_f_one_b
 from edgepipe.core.schedule_picture import picture
 from edgepipe.core.simulate import Boundary, decode, infer, prefill, train
 from edgepipe.core.timeline import Timeline
@@ -28,7 +27,6 @@ few = settings(max_examples=40, deadline=None)
 
 Drawn = tuple[Problem, Placement]
 STREAM, ALONE = Latency(), Throughput(num_groups=1, group_size=1)
-BY_HAND = "0F0,0F1,0B1,0F2,0B0,0B2\n1F1,1B1,1F0,1F2,1B0,1B2\n"
 
 
 def near(seconds: float) -> object:
@@ -122,18 +120,7 @@ def drawn_as_picture(run: Timeline[Action]) -> str:
     return "".join(f"{row}\n" for row in padded)
 
 
-@pytest.mark.parametrize(
-    ("name", "schedule"),
-    [
-        ("gpipe_3_4", gpipe(3, 4)),
-        ("1f1b_4_8", one_f_one_b(4, 8)),
-        ("1f1b_4_2", one_f_one_b(4, 2)),
-        ("1f1b_1_3", one_f_one_b(1, 3)),
-        ("1f1b-k_4_12_deeper", one_f_one_b_k(4, 12, [7, 5, 3, 1])),
-        ("1f1b-k_3_6_short_of_memory", one_f_one_b_k(3, 6, [2, 4, 1])),
-        ("by_hand_2_3", from_csv(BY_HAND)),
-    ],
-)
+@pytest.mark.parametrize(("name", "schedule"), PICTURED.items())
 def test_unit_times_give_the_pictures(
     name: str, schedule: Schedule, golden: Callable[[str, str], None]
 ) -> None:
