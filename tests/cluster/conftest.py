@@ -137,6 +137,14 @@ def _end(process: subprocess.Popen[str]) -> None:
             pipe.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> Iterator[None]:
+    """A shell makes what it starts with `&` deaf to SIGINT, and so would be our commands."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="session")
 def edgepipe(session_home: Path) -> Edgepipe:
     return Edgepipe(home=session_home)
