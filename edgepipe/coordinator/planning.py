@@ -44,7 +44,7 @@ class How:
 def candidates(roster: Roster) -> tuple[Candidate, ...]:
     """Every free device of the usable nodes."""
     return tuple(
-        Candidate(node=node.profile.name, device=device)
+        Candidate(node=node.profile.name, device=device, host=node.profile.host_id)
         for node in roster.usable
         for device in node.profile.devices
         if device.lease is None

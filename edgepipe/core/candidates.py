@@ -12,10 +12,11 @@ from edgepipe.errors import PlanError, UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A device that a plan may use, and the name of its node."""
+    """A device that a plan may use, the name of its node, and the machine that it is part of."""
 
     node: str
     device: DeviceProfile
+    host: str = ""
 
     @property
     def key(self) -> tuple[str, DeviceId]:

@@ -87,6 +87,16 @@ def processes_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Its workers alone, also while they come and go."""
+    found = []
+    for child in processes_of(process):
+        with suppress(psutil.NoSuchProcess):
+            if "edgepipe.agent.start_worker" in child.cmdline():
+                found.append(child)
+    return found
+
+
 def worker_of(agent: Agent) -> psutil.Process:
     (worker,) = processes_of(agent.process)
     return worker
@@ -240,8 +250,8 @@ def test_a_killed_worker_is_told_at_once_and_replaced(here: Here, duo: Cluster, 
 def test_an_agent_that_is_stopped_while_it_starts(edgepipe: Edgepipe) -> None:
     words = ("agent", "--listen", "127.0.0.1:0", "--device", "cpu", "--no-mdns", "--name", "gus")
     agent = edgepipe.popen(*words)
-    wait_until(lambda: processes_of(agent))
-    workers = processes_of(agent)
+    wait_until(lambda: workers_of(agent))  # before it, an import may have started something else
+    workers = workers_of(agent)
     agent.terminate()
     done = finished(agent)
     assert (done.code, done.out, done.err.count("Traceback")) == (0, "", 0), done.err

@@ -1,0 +1,115 @@
+"""How fast a device runs each item of a model, and a link carries frames: measured or stated.
+
+decode   one row of each of so many sequences, as a group of them goes round the ring
+prefill  so many rows of one sequence
+train    a microbatch of so many rows, forward and backward
+
+A row that sees cached positions takes `attention_s` more for each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from edgepipe.core.frame import Codec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """Seconds by rows: linear between its points, before the first as it, then in its proportion.
+
+    `rows` rise, and each has its `seconds`. A curve without points is one of nothing: 0.
+    """
+
+    rows: tuple[int, ...] = ()
+    seconds: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for points that make no curve."""
+        if len(self.rows) != len(self.seconds):
+            raise ValueError("a curve has as many rows as seconds")
+        if any(after <= before for before, after in pairwise((0, *self.rows))):
+            raise ValueError("the rows of a curve rise, from 1 on")
+        if not all(0 <= seconds < float("inf") for seconds in self.seconds):
+            raise ValueError("the seconds of a curve are numbers from 0 on")
+
+    @classmethod
+    def flat(cls, seconds: float, rows: int = 1) -> Curve:
+        """As long for up to `rows` rows, then in their proportion."""
+        return cls(rows=(rows,), seconds=(seconds,))
+
+    def at(self, rows: float) -> float:
+        """Seconds of a call with so many rows."""
+        if not self.rows:
+            return 0.0
+        if rows <= self.rows[0]:
+            return self.seconds[0]
+        for (low, high), (begin, end) in zip(
+            pairwise(self.rows), pairwise(self.seconds), strict=True
+        ):
+            if rows <= high:
+                return begin + (end - begin) * (rows - low) / (high - low)
+        return self.seconds[-1] * rows / self.rows[-1]
+
+    def times(self, factor: float) -> Curve:
+        """The same, so many times slower."""
+        return Curve(rows=self.rows, seconds=tuple(each * factor for each in self.seconds))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemSpeed:
+    """One item of a model on one device, in seconds; `update_s` is its optimizer's, once a step."""
+
+    decode: Curve = field(default_factory=Curve)
+    prefill: Curve = field(default_factory=Curve)
+    forward: Curve = field(default_factory=Curve)
+    backward: Curve = field(default_factory=Curve)
+    attention_s: float = 0.0
+    update_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecSpeed:
+    """Seconds per value."""
+
+    encode_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSpeed:
+    """A model's items on one device: embedding, layers, head, in this order.
+
+    `codecs` are by a codec's name; one that it lacks takes no time. `overhead_s` is what the
+    runtime takes for every frame besides.
+    """
+
+    items: tuple[ItemSpeed, ...]
+    codecs: dict[str, CodecSpeed] = field(default_factory=dict)
+    overhead_s: float = 0.0
+
+    def codec_s(self, codec: Codec, num_values: int) -> tuple[float, float]:
+        """Seconds to encode and to decode so many values."""
+        speed = self.codecs.get(codec)
+        if speed is None:
+            return 0.0, 0.0
+        return speed.encode_s * num_values, speed.decode_s * num_values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """What a link carries from one node to another, one way; within a node where they are one."""
+
+    sender: str
+    receiver: str
+    bytes_per_s: float
+    latency_s: float
+
+
+def expand(
+    kinds: Sequence[int], layers: Sequence[ItemSpeed], *, embedding: ItemSpeed, head: ItemSpeed
+) -> tuple[ItemSpeed, ...]:
+    """The items of a model whose layer i is of kind `kinds[i]`, an index into `layers`."""
+    return (embedding, *(layers[kind] for kind in kinds), head)

@@ -1,0 +1,50 @@
+"""What a plan is made from besides the model: devices, how fast they are, and what links them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from edgepipe.core.candidates import Candidate, in_order
+from edgepipe.core.problem import Nic
+from edgepipe.core.speed import DeviceSpeed, Link
+
+LOOPBACK_BYTES_PER_S = 800e6
+LOOPBACK_LATENCY_S = 0.3e-3
+"""Between devices of one machine, where nobody measured it: gRPC frames over loopback."""
+
+UNREACHABLE_S = 3600.0
+"""The latency that stands for no link at all between two machines: no plan will want it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """Devices with their speeds, in the same order; links by the names of nodes; NICs by host."""
+
+    devices: tuple[Candidate, ...]
+    speeds: tuple[DeviceSpeed, ...]
+    links: tuple[Link, ...] = ()
+    nics: dict[str, Nic] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Every device has its speeds."""
+        assert len(self.devices) == len(self.speeds)
+
+    def of(self, nodes: Sequence[str] | None) -> Survey:
+        """The devices of these nodes in that order, else all by name; raises as `in_order`."""
+        chosen = in_order(self.devices, nodes)
+        speeds = dict(zip((each.key for each in self.devices), self.speeds, strict=True))
+        return replace(self, devices=chosen, speeds=tuple(speeds[each.key] for each in chosen))
+
+    def link(self, sender: Candidate, receiver: Candidate) -> Link:
+        """The link from one device to another: a stated one, loopback, or one of no use."""
+        for link in self.links:
+            if (link.sender, link.receiver) == (sender.node, receiver.node):
+                return link
+        near = sender.host == receiver.host
+        return Link(
+            sender=sender.node,
+            receiver=receiver.node,
+            bytes_per_s=LOOPBACK_BYTES_PER_S,
+            latency_s=LOOPBACK_LATENCY_S if near else UNREACHABLE_S,
+        )
