@@ -32,7 +32,7 @@ class Place:
 class Frame:
     """The bytes of one frame, and the link that carries it."""
 
-    num_bytes: int
+    num_bytes: float
     bytes_per_s: float
     latency_s: float
 

@@ -107,10 +107,11 @@ class Problem:
     `item_s` [D, I] are seconds per frame: of one token of a stream, of a group, or of a chunk, as
     the goal wants. `stage_bytes` [L, L] is what a stage of layers [first, end) takes beside the
     baseline (see `stage_bytes_of`). `link_bytes_per_s` and `link_latency_s` [D, D] are from the
-    row's device to the column's, loopback where they share a host. A host that `nics` does not
-    name is never a bottleneck. `num_stages` asks for exactly so many stages, `order` for all these
-    devices (indices) in this order. For training, `item_s` are forward and backward of a
-    microbatch, with what is computed again, and `training` is set.
+    row's device to the column's, loopback where they share a host; `frame_share` and
+    `gradient_share` [D, D] are what a codec leaves of a frame's bytes on that way, all where None.
+    A host that `nics` does not name is never a bottleneck. `num_stages` asks for exactly so many
+    stages, `order` for all these devices (indices) in this order. For training, `item_s` are
+    forward and backward of a microbatch, with what is computed again, and `training` is set.
     """
 
     devices: tuple[Device, ...]
@@ -120,6 +121,8 @@ class Problem:
     link_latency_s: Floats
     traffic: Traffic
     goal: Goal
+    frame_share: Floats | None = None
+    gradient_share: Floats | None = None
     nics: Mapping[str, Nic] = field(default_factory=dict)
     training: Training | None = None
     num_stages: int | None = None
@@ -132,7 +135,7 @@ class Problem:
         assert places > 1
         assert self.item_s.shape == (num, places + 1)
         assert self.stage_bytes.shape == (places, places)
-        for link in (self.link_bytes_per_s, self.link_latency_s):
+        for link in (self.link_bytes_per_s, self.link_latency_s, self.frame_bytes):
             assert link.shape == (num, num)
         for costs in (self.item_s, self.link_latency_s):
             assert np.isfinite(costs).all()
@@ -148,23 +151,40 @@ class Problem:
         """Layers of the model."""
         return len(self.stage_bytes) - 1
 
+    @property
+    def frame_bytes(self) -> Floats:
+        """Bytes of a frame from the row's device to the column's, encoded [D, D]."""
+        return self._encoded(self.traffic.frame_bytes, self.frame_share)
+
+    @property
+    def gradient_bytes(self) -> Floats:
+        """Bytes of a gradient from the row's device to the column's, encoded [D, D]; or 0."""
+        return self._encoded(self.traffic.gradient_bytes or 0, self.gradient_share)
+
+    def _encoded(self, size: int, share: Floats | None) -> Floats:
+        return size * (np.ones_like(self.link_latency_s) if share is None else share)
+
     def hop_s(self) -> Floats:
         """Seconds of a frame from the row's device to the column's, and its gradient's [D, D]."""
-        gradients = self._link_s(self.traffic.gradient_bytes).T
-        return self._link_s(self.traffic.frame_bytes) + gradients
+        seconds = self._link_s(self.frame_bytes)
+        if self.traffic.gradient_bytes is None:
+            return seconds
+        return seconds + self._link_s(self.gradient_bytes).T
 
     def return_s(self) -> Floats:
         """Seconds between the last stage's device (row) and the first's [D, D]; 0 to itself."""
-        exchange = self._link_s(self.traffic.exchange_bytes)
-        seconds = self._link_s(self.traffic.return_bytes) + exchange + exchange.T
+        seconds = np.zeros_like(self.link_latency_s)
+        if self.traffic.return_bytes is not None:
+            seconds += self._link_s(self.traffic.return_bytes)
+        if self.traffic.exchange_bytes is not None:
+            exchange = self._link_s(self.traffic.exchange_bytes)
+            seconds += exchange + exchange.T
         np.fill_diagonal(seconds, 0.0)
         return seconds
 
-    def _link_s(self, size: int | None) -> Floats:
-        """Seconds of so many bytes over each link [D, D]; 0 where there is nothing to send."""
-        if size is None:
-            return np.zeros_like(self.link_latency_s)
-        return self.link_latency_s + size / self.link_bytes_per_s
+    def _link_s(self, num_bytes: Floats | int) -> Floats:
+        """Seconds of so many bytes over each link [D, D]."""
+        return self.link_latency_s + num_bytes / self.link_bytes_per_s
 
 
 def item_range(num_layers: int, first: int, end: int) -> tuple[int, int]:

@@ -53,8 +53,8 @@ def resources_of(problem: Problem) -> Resources:
     per_byte = _seconds_per_byte(devices, nics, names, (sends, receives))
     return Resources(
         names=names,
-        hop=per_byte * problem.traffic.frame_bytes
-        + per_byte.transpose(1, 0, 2) * (problem.traffic.gradient_bytes or 0),
+        hop=per_byte * problem.frame_bytes[:, :, None]
+        + (per_byte * problem.gradient_bytes[:, :, None]).transpose(1, 0, 2),
         back=per_byte * (problem.traffic.return_bytes or 0),
     )
 

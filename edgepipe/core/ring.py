@@ -38,13 +38,18 @@ class Ring:
         """The placement's ring."""
         check_placement(problem, placement)
         last, first = placement[-1].device, placement[0].device
-        frame_bytes, return_bytes = problem.traffic.frame_bytes, problem.traffic.return_bytes
+        frame_bytes, return_bytes = problem.frame_bytes, problem.traffic.return_bytes
         nothing = return_bytes is None or last == first
         return cls(
             places=tuple(_place(problem, stage.device) for stage in placement),
             stage_s=tuple(stage_s(problem, stage) for stage in placement),
             hops=tuple(
-                _hop(problem, sender.device, receiver.device, frame_bytes)
+                _hop(
+                    problem,
+                    sender.device,
+                    receiver.device,
+                    float(frame_bytes[sender.device, receiver.device]),
+                )
                 for sender, receiver in pairwise(placement)
             ),
             back=Hop() if nothing else _hop(problem, last, first, return_bytes or 0),
@@ -82,7 +87,7 @@ def _place(problem: Problem, device: int) -> Place:
     return Place(name=where.name, host=where.host)
 
 
-def _hop(problem: Problem, sender: int, receiver: int, num_bytes: int) -> Hop:
+def _hop(problem: Problem, sender: int, receiver: int, num_bytes: float) -> Hop:
     frame = Frame(
         num_bytes=num_bytes,
         bytes_per_s=float(problem.link_bytes_per_s[sender, receiver]),

@@ -33,7 +33,8 @@ class Interface:
 class Instance:
     """`items` are embedding, layers, head: each its tensors' parameters by name.
 
-    `seconds[device][item]`; `speed[a][b]` and `delay[a][b]` of the link from a to b. In training
+    `seconds[device][item]`; `speed[a][b]` and `delay[a][b]` of the link from a to b, and what its
+    codecs leave of a frame and of a gradient, `left[a][b]` and `gradient_left[a][b]`. In training
     `seconds` are forward and backward, `update` the optimizer's, `inflight` bytes of each item.
     """
 
@@ -41,6 +42,8 @@ class Instance:
     interfaces: dict[str, Interface]
     speed: list[list[float]]
     delay: list[list[float]]
+    left: list[list[float]]
+    gradient_left: list[list[float]]
     seconds: list[list[float]]
     items: list[dict[str, int]]
     kv_values: list[int]
@@ -124,11 +127,11 @@ def network_seconds(
     instance: Instance, order: Sequence[int], *, ring: bool = False, gradients: bool = False
 ) -> float:
     """The busiest NIC direction or medium."""
-    moves = [(a, b, instance.frame_bytes) for a, b in pairwise(order)]
+    moves = [(a, b, frame_size(instance, a, b)) for a, b in pairwise(order)]
     if ring and len(order) > 1:
         moves.append((order[-1], order[0], instance.return_bytes))
     if gradients:
-        moves += [(b, a, instance.gradient_bytes) for a, b in pairwise(order)]
+        moves += [(b, a, gradient_size(instance, b, a)) for a, b in pairwise(order)]
     busy: dict[tuple[str, str], float] = {}
     for a, b, size in moves:
         source, target = instance.machines[a].host, instance.machines[b].host
@@ -152,8 +155,7 @@ def figures(instance: Instance, stages: Stages) -> dict[str, float]:
         for device, first, end in stages
     ]
     through = sum(times) + sum(
-        instance.delay[a][b] + instance.frame_bytes / instance.speed[a][b]
-        for a, b in pairwise(order)
+        link_seconds(instance, a, b, frame_size(instance, a, b)) for a, b in pairwise(order)
     )
     ring = through
     if len(order) > 1:
@@ -168,7 +170,15 @@ def figures(instance: Instance, stages: Stages) -> dict[str, float]:
     }
 
 
-def link_seconds(instance: Instance, a: int, b: int, size: int) -> float:
+def frame_size(instance: Instance, a: int, b: int) -> float:
+    return instance.frame_bytes * instance.left[a][b]
+
+
+def gradient_size(instance: Instance, a: int, b: int) -> float:
+    return instance.gradient_bytes * instance.gradient_left[a][b]
+
+
+def link_seconds(instance: Instance, a: int, b: int, size: float) -> float:
     return instance.delay[a][b] + size / instance.speed[a][b]
 
 
@@ -182,8 +192,8 @@ def step_seconds(
         sum(instance.seconds[d][i] for i in items) for d, items in zip(order, held, strict=True)
     ]
     hops = [
-        link_seconds(instance, a, b, instance.frame_bytes)
-        + link_seconds(instance, b, a, instance.gradient_bytes)
+        link_seconds(instance, a, b, frame_size(instance, a, b))
+        + link_seconds(instance, b, a, gradient_size(instance, b, a))
         for a, b in pairwise(order)
     ]
     trips = [sum(times[i:]) + sum(hops[i:]) for i in range(len(stages))]

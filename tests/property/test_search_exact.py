@@ -37,6 +37,8 @@ def instance_of(seed: int, *, devices: int, layers: int) -> Instance:
         interfaces=interfaces_of(rng, {machine.host for machine in machines}, slow, equal=equal),
         speed=matrix_of(rng, num, 300 / slow, 3000 / slow, equal=equal),
         delay=matrix_of(rng, num, 0.0, latency, equal=equal),
+        left=shares_of(rng, num, equal=equal),
+        gradient_left=shares_of(rng, num, equal=equal),
         seconds=seconds_of(rng, num, num_layers, equal=equal),
         items=items,
         kv_values=[0, *(rng.choice([0, 4, 8]) for _ in range(num_layers)), 0],
@@ -95,6 +97,15 @@ def interfaces_of(
 def matrix_of(rng: Random, num: int, low: float, high: float, *, equal: bool) -> list[list[float]]:
     value = rng.uniform(low, high)
     return [[value if equal else rng.uniform(low, high) for _ in range(num)] for _ in range(num)]
+
+
+def shares_of(rng: Random, num: int, *, equal: bool) -> list[list[float]]:
+    """What each link's codec leaves: all links alike, or each as it likes."""
+    value = rng.choice([1.0, 0.5])
+    alike = equal or rng.random() < 0.5
+    return [
+        [value if alike else rng.choice([1.0, 0.5, 0.25]) for _ in range(num)] for _ in range(num)
+    ]
 
 
 def seconds_of(rng: Random, num: int, num_layers: int, *, equal: bool) -> list[list[float]]:
@@ -163,6 +174,8 @@ def problem_of(instance: Instance, goal: Goal) -> Problem:
         stage_bytes=stage_bytes_of(model_of(instance), workload),
         link_bytes_per_s=np.array(instance.speed),
         link_latency_s=np.array(instance.delay),
+        frame_share=np.array(instance.left),
+        gradient_share=np.array(instance.gradient_left),
         traffic=Traffic(
             frame_bytes=instance.frame_bytes,
             return_bytes=instance.return_bytes if goes_back else None,
