@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgepipe.core.candidates import Candidate
 from edgepipe.core.frame import DType
 from edgepipe.core.model import Item, ModelShape
 from edgepipe.core.profile import DeviceId, DeviceKind, DeviceProfile
+from edgepipe.core.speed import Curve, DeviceSpeed, ItemSpeed, Link
+from edgepipe.core.survey import Survey
 
 GIB = 1 << 30
 
@@ -94,4 +98,33 @@ def machine(
             port=0,
             num_threads=1,
         ),
+    )
+
+
+def surveyed(
+    model: ModelShape, devices: Sequence[Candidate], slowness: Sequence[float] = ()
+) -> Survey:
+    """Devices that take a millisecond for each item, or `slowness` times as long; near each other.
+
+    A chunk of 128 rows takes 16 times as long as one row, a backward twice as long as a forward.
+    """
+    return Survey(
+        devices=tuple(devices),
+        speeds=tuple(
+            DeviceSpeed(items=(_speed(1e-3 * factor),) * (model.num_layers + 2))
+            for factor in (slowness or [1.0] * len(devices))
+        ),
+        links=tuple(
+            Link(sender=a.node, receiver=b.node, bytes_per_s=117e6, latency_s=0.3e-3)
+            for a in devices
+            for b in devices
+            if a.node != b.node
+        ),
+    )
+
+
+def _speed(seconds: float) -> ItemSpeed:
+    curve = Curve(rows=(1, 128), seconds=(seconds, 16 * seconds))
+    return ItemSpeed(
+        decode=curve, prefill=curve, forward=curve, backward=curve.times(2), update_s=seconds
     )

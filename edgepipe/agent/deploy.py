@@ -104,7 +104,7 @@ def weights_key(load: stage_pb2.Load) -> str:
 def stage_spec(load: stage_pb2.Load, store: WeightStore) -> StageSpec:
     """What the engine is told. Raises StageError if a part is not in the cache."""
     return StageSpec(
-        config=_json(load.config_json),
+        config=parse_json(load.config_json),
         first=load.first,
         end=load.end,
         embedding=load.embedding,
@@ -113,11 +113,12 @@ def stage_spec(load: stage_pb2.Load, store: WeightStore) -> StageSpec:
         num_slots=load.num_slots,
         max_positions=load.max_positions,
         weights=tuple(_part(store, sha256) for sha256 in load.weights),
-        options=_json(load.options_json),
+        options=parse_json(load.options_json),
     )
 
 
-def _json(text: str) -> dict[str, Any]:
+def parse_json(text: str) -> dict[str, Any]:
+    """A JSON object. Raises WireError for anything else."""
     try:
         value = json.loads(text or "{}")
     except (ValueError, RecursionError):

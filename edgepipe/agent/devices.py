@@ -10,11 +10,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pynvml
 
+from edgepipe import __version__
 from edgepipe.agent.memory import HOST_POOL, MemoryNow, host_memory, num_cores
 from edgepipe.agent.settings import AgentSettings
 from edgepipe.core.profile import DeviceId, DeviceKind, DeviceProfile
@@ -208,7 +211,15 @@ def _offer(device: Device, settings: AgentSettings, limit_bytes: int | None) -> 
         port=0,
         num_threads=settings.threads or _default_threads(device),
         slowdown=settings.slowdown,
+        libraries=libraries(),
     )
+
+
+@cache
+def libraries() -> str:
+    """The libraries that compute, with their versions, without importing them."""
+    versions = (f"{name} {version(name)}" for name in ("torch", "transformers"))
+    return ", ".join((f"edgepipe {__version__}", *versions))
 
 
 def _default_limit_bytes(device: Device, memory: MemoryNow) -> int:

@@ -21,5 +21,20 @@ def host_id() -> str:
     if platform.system() == "Linux":
         parts = [_BOOT_ID.read_text().strip(), str(_NETWORK.stat().st_ino)]
     else:
-        parts = [socket.gethostname(), str(uuid.getnode())]
+        parts = _machine()
+    return _hashed(parts)
+
+
+def machine_id() -> str:
+    """16 hex digits, equal for all that share the cores of this machine: containers too."""
+    if platform.system() == "Linux":
+        return _hashed([_BOOT_ID.read_text().strip()])
+    return _hashed(_machine())
+
+
+def _machine() -> list[str]:
+    return [socket.gethostname(), str(uuid.getnode())]
+
+
+def _hashed(parts: list[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -27,6 +27,7 @@ import torch
 
 from edgepipe import codec
 from edgepipe.agent.compute import ComputeThread
+from edgepipe.agent.slowdown import stretch
 from edgepipe.core.batching import Batching, Work
 from edgepipe.core.frame import (
     Codec,
@@ -270,8 +271,7 @@ class Runner:
         """Run the engine; an emulated slower device takes the rest of its time asleep."""
         begin = time.perf_counter()
         output = self.engine.forward(header.spans, rows(), all_logits=all_logits)
-        if self.slowdown > 1:
-            time.sleep((time.perf_counter() - begin) * (self.slowdown - 1))
+        stretch(begin, self.slowdown)
         self.busy_s += time.perf_counter() - begin
         self.num_frames += 1
         return output

@@ -33,7 +33,6 @@ from edgepipe.transport import convert, inproc
 from edgepipe.transport.channel import choose_address
 from edgepipe.transport.grpc_link import dial
 from edgepipe.transport.link import Hello, Link
-from edgepipe.transport.measure import measure
 from edgepipe.transport.stream_link import StreamLink
 from edgepipe.wire.v1 import stage_pb2
 
@@ -99,8 +98,6 @@ class Session:
                 self._admit(command.admit)
             case "cancel":
                 self._cancel(command.cancel)
-            case "measure_link":
-                self._spawn(tasks, self._measure(command.measure_link))
             case "meter":
                 self._meter()
             case _:
@@ -265,29 +262,6 @@ class Session:
     def _cancel(self, cancel: stage_pb2.Cancel) -> None:
         self._running().cancel(SequenceId(cancel.sequence))
         self._put(stage_pb2.Event(cancelled=stage_pb2.Cancelled(sequence=cancel.sequence)))
-
-    async def _measure(self, request: stage_pb2.MeasureLink) -> None:
-        """Measure the link to another worker with the frames of a boundary."""
-        hello = self._hello(request.fence)
-        address, channel = await choose_address(
-            convert.addresses_from_wire(request.addresses),
-            deadline_s=DIAL_DEADLINE_S,
-            credentials=self.device.credentials,
-            probe=hello,
-        )
-        try:
-            speed = await measure(
-                channel, address, hello, peer=request.node, frame_bytes=request.frame_bytes
-            )
-        finally:
-            await channel.close()
-        measured = stage_pb2.LinkMeasured(
-            address=convert.address_to_wire(address),
-            bytes_per_s=speed.bytes_per_s,
-            latency_s=speed.latency_s,
-            raw_tcp_bytes_per_s=speed.raw_tcp_bytes_per_s,
-        )
-        self._put(stage_pb2.Event(link_measured=measured))
 
     def _meter(self) -> None:
         runner = self._running()

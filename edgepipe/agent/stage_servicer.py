@@ -10,9 +10,10 @@ from typing import Any
 import grpc
 import structlog
 
-from edgepipe.agent import deploy
+from edgepipe.agent import deploy, profiling
 from edgepipe.agent.device import WorkerDevice
 from edgepipe.agent.fence import Fence
+from edgepipe.agent.link_speed import measure_link
 from edgepipe.agent.parking import Parking
 from edgepipe.agent.session import Session
 from edgepipe.core.api import API, check_api
@@ -24,6 +25,8 @@ from edgepipe.transport.status import aborting
 from edgepipe.wire.v1 import stage_pb2
 
 PREVIOUS_DEADLINE_S = 10.0
+PROFILE_PATIENCE_S = 2.0
+"""A stage that is about to end does so sooner; one that runs is not waited for."""
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _log = structlog.get_logger(__name__)
@@ -49,6 +52,16 @@ class StageServicer:
             ),
             "Boundary": boundary_handler(self.accept),
             "Probe": probe_handler(self.accept_probe),
+            "Profile": grpc.unary_stream_rpc_method_handler(
+                self.profile,
+                request_deserializer=stage_pb2.ProfileRequest.FromString,
+                response_serializer=stage_pb2.ProfileEvent.SerializeToString,
+            ),
+            "MeasureLink": grpc.unary_unary_rpc_method_handler(
+                self.measure_link,
+                request_deserializer=stage_pb2.MeasureLinkRequest.FromString,
+                response_serializer=stage_pb2.LinkMeasured.SerializeToString,
+            ),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
@@ -56,7 +69,7 @@ class StageServicer:
         self, commands: AsyncIterator[stage_pb2.Command], context: Context
     ) -> AsyncIterator[stage_pb2.Event]:
         """One job's stage. It waits for the one before to end, which its lost lease sees to."""
-        async with aborting(context), self._alone():
+        async with aborting(context), self._alone(PREVIOUS_DEADLINE_S):
             session = Session(device=self._device, fence=self._fence, parking=self._parking)
             self._session = session
             running = asyncio.create_task(session.run(commands))
@@ -69,11 +82,32 @@ class StageServicer:
                 await asyncio.wait({running})
                 _log.info("stage ended", job=session.load.job)
 
+    async def profile(
+        self, request: stage_pb2.ProfileRequest, context: Context
+    ) -> AsyncIterator[stage_pb2.ProfileEvent]:
+        """How fast the device runs a model, for whoever leases it while no stage is on it."""
+        async with aborting(context):
+            work = profiling.check(request)
+            await self._fence.require(request.fence)
+            async with self._alone(PROFILE_PATIENCE_S):
+                await self._parking.clear()
+                async for event in profiling.profile(work, self._device, self._fence):
+                    yield event
+
+    async def measure_link(
+        self, request: stage_pb2.MeasureLinkRequest, context: Context
+    ) -> stage_pb2.LinkMeasured:
+        """The link from here to another worker, for whoever leases both devices."""
+        async with aborting(context):
+            check_api(request.api)
+            await self._fence.require(request.fence)
+            return await measure_link(request, self._device.credentials)
+
     @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
+    async def _alone(self, patience_s: float) -> AsyncIterator[None]:
         """Wait for the session before to end. Raises LeaseHeld if it does not."""
         try:
-            async with asyncio.timeout(PREVIOUS_DEADLINE_S):
+            async with asyncio.timeout(patience_s):
                 await self._free.acquire()
         except TimeoutError:
             raise LeaseHeld("another job's stage still runs on this device") from None
@@ -110,7 +144,8 @@ class StageServicer:
 
     async def accept_probe(self, hello: Hello) -> None:
         """Whether to answer a measurement: only for whoever leases this device."""
-        await self._check(hello)
+        check_api(hello.api, "the other end of this link")
+        await self._fence.require(hello.fence)
 
     async def _check(self, hello: Hello) -> Session:
         check_api(hello.api, "the stage before this one")

@@ -21,7 +21,7 @@ from edgepipe import __version__
 from edgepipe.agent.agent_servicer import AgentServicer
 from edgepipe.agent.crew import Crew
 from edgepipe.agent.devices import Device, find_devices, memory_now, offer
-from edgepipe.agent.host import host_id
+from edgepipe.agent.host import host_id, machine_id
 from edgepipe.agent.lease_book import FenceStore, LeaseBook
 from edgepipe.agent.settings import AgentSettings
 from edgepipe.agent.weights import WeightStore
@@ -147,6 +147,7 @@ class Supervisor:
             host_id=host_id(),
             addresses=self._addresses,
             devices=tuple(devices),
+            machine_id=machine_id(),
         )
 
     def _tell(self, device: DeviceId, fence: int) -> None:

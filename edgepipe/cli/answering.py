@@ -6,12 +6,14 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 
+from edgepipe.cli.comparing import Compared, compared_with, tell
 from edgepipe.cli.sampling import Wish
-from edgepipe.cli.show import DeployBars, errors, node_rows, print_json
+from edgepipe.cli.show import DeployBars, StepBars, errors, node_rows, print_json
 from edgepipe.cli.tables import nodes_table, plan_table
 from edgepipe.coordinator.generation import Answer, ask, generate
 from edgepipe.coordinator.launch import (
@@ -24,6 +26,7 @@ from edgepipe.coordinator.launch import (
 )
 from edgepipe.coordinator.nodes import Roster
 from edgepipe.coordinator.planning import How, check_cut
+from edgepipe.coordinator.watching import Watch
 from edgepipe.core.pipeline import Plan, stage_to_json
 
 
@@ -38,12 +41,14 @@ async def answer_once(
     asked = wish.asked(prepared.model, prompt_ids, prepared.shape.max_positions, 1)
     answer = ask(tokenizer, asked)
     max_positions = len(prompt_ids) + asked.max_tokens
+    how = replace(how, prompt_tokens=len(prompt_ids))
     async with deployed(prepared, where, how, max_positions, quiet=json) as running:
-        await stream(running, answer, quiet=json)
+        watch = await stream(running, answer, quiet=json)
+        compared = compared_with(watch, answer, where.home)
         if json:
-            print_json(answer_json(running, answer))
+            print_json(answer_json(running, answer, compared))
         else:
-            errors().print(figures(answer), style="dim")
+            tell(answer, compared)
 
 
 @asynccontextmanager
@@ -61,10 +66,17 @@ async def deployed(
         interface.deployed()
 
 
-async def stream(running: Running, answer: Answer, *, quiet: bool) -> None:
-    """Generate an answer; its text goes to standard output as it comes, unless `quiet`."""
+async def stream(running: Running, answer: Answer, *, quiet: bool) -> Watch:
+    """Generate an answer; its text goes to standard output as it comes, unless `quiet`.
+
+    What the stages did meanwhile is in the watch.
+    """
+    watch = Watch(running=running)
+    await watch.read()
     try:
         async for piece in generate(running.pipeline, answer):
+            if answer.num_sampled == 1:
+                await watch.read()
             if not quiet:
                 sys.stdout.write(piece)
                 sys.stdout.flush()
@@ -72,19 +84,13 @@ async def stream(running: Running, answer: Answer, *, quiet: bool) -> None:
         if not quiet:
             sys.stdout.write("\n")
             sys.stdout.flush()
+    await watch.read()
+    return watch
 
 
-def figures(answer: Answer) -> str:
-    """The line below an answer."""
-    return (
-        f"{len(answer.token_ids)} tokens, {answer.tokens_per_s:.1f} tokens/s, "
-        f"first token after {answer.ttft_s:.2f} s"
-    )
-
-
-def answer_json(running: Running, answer: Answer) -> dict[str, Any]:
+def answer_json(running: Running, answer: Answer, compared: Compared) -> dict[str, Any]:
     """The document of `edgepipe run --json`."""
-    asked = answer.asked
+    asked, predicted = answer.asked, running.plan.predicted
     return {
         "text": answer.text,
         "token_ids": answer.token_ids,
@@ -95,9 +101,11 @@ def answer_json(running: Running, answer: Answer) -> dict[str, Any]:
         "codec": running.pipeline.deployment.stages[0].codec,
         "dtype": running.plan.inputs.dtype,
         "plan": stages_json(running),
-        "predicted_tokens_per_s": None,
+        "predicted_tokens_per_s": None if predicted is None else predicted.tokens_per_s,
         "measured_tokens_per_s": answer.tokens_per_s,
+        "predicted_ttft_s": None if predicted is None else predicted.ttft_s,
         "ttft_s": answer.ttft_s,
+        "misses": list(compared.misses),
     }
 
 
@@ -130,9 +138,21 @@ class Shown(Interface):
         self._quiet = quiet
         self._nodes = nodes
         self._bars: DeployBars | None = None
+        self._steps = StepBars(console)
+
+    def measuring(self, what: str, done: int, total: int) -> None:
+        """See Planning."""
+        if not self._quiet:
+            self._steps.measuring(what, done, total)
+
+    def searching(self, done: int, total: int) -> None:
+        """See Planning."""
+        if not self._quiet:
+            self._steps.searching(done, total)
 
     def planned(self, chosen: Plan, roster: Roster) -> None:
         """Show the plan, and the nodes before it where they are wanted."""
+        self._steps.stop()
         if self._quiet:
             return
         if self._nodes:
@@ -143,6 +163,7 @@ class Shown(Interface):
 
     def deployed(self) -> None:
         """Take the progress away."""
+        self._steps.stop()
         if self._bars is not None:
             self._bars.stop()
 
@@ -177,12 +198,13 @@ async def answer_demo(question: str, wish: Wish, where: Where, how: How) -> None
         async with open_model(
             prepared,
             where,
-            how,
+            replace(how, prompt_tokens=len(prompt_ids)),
             max_positions=len(prompt_ids) + asked.max_tokens,
             interface=interface,
         ) as running:
             console.print(f"\n[bold]{question}[/bold]\n")
-            await stream(running, answer, quiet=False)
-            console.print(f"\n{figures(answer)}", style="green")
+            watch = await stream(running, answer, quiet=False)
+            console.print()
+            tell(answer, compared_with(watch, answer, where.home))
     finally:
         interface.deployed()

@@ -35,12 +35,13 @@ def decode(
     engine: options.EngineOption = "auto",
     dtype: options.Dtype = "auto",
     codec: options.CodecOption = "auto",
+    fresh_profile: options.FreshProfile = False,
     json: options.Json = False,
     insecure: options.Insecure = False,
 ) -> None:
     """Tokens per second, and what a stage and a hop take."""
     from edgepipe.cli.benches import DecodeBench, bench_decode
-    from edgepipe.core.pipeline import Objective
+    from edgepipe.core.work import Objective
     from edgepipe.errors import UsageError
     from edgepipe.transport.loop import run_loop
 
@@ -75,6 +76,7 @@ def decode(
         plan=None,
         dtype=dtype,
         codec=codec,
+        fresh_profile=fresh_profile,
     )
     run_loop(bench_decode(work, where, how, json=json))
 

@@ -15,12 +15,24 @@ from rich.text import Text
 from edgepipe.cli.answering import deployed
 from edgepipe.cli.show import print_json
 from edgepipe.coordinator.benchmark import DecodeFigures, measure_decode, measure_prefill
-from edgepipe.coordinator.emulated import VOCAB_SIZE, emulated_deployment
+from edgepipe.coordinator.emulated import (
+    emulate,
+    emulated_deployment,
+    emulated_model,
+    emulated_survey,
+)
 from edgepipe.coordinator.launch import Where, open_cluster, prepare
 from edgepipe.coordinator.pipeline import Pipeline, open_pipeline
-from edgepipe.coordinator.planning import How
+from edgepipe.coordinator.planning import How, asked_of
 from edgepipe.coordinator.progress import Silent
-from edgepipe.coordinator.stage_client import LinkFigures
+from edgepipe.coordinator.worker_calls import LinkFigures
+from edgepipe.core.compression import Table as Codecs
+from edgepipe.core.frame import Codec
+from edgepipe.core.pinning import codecs_of, placed
+from edgepipe.core.posing import Asked
+from edgepipe.core.prediction import phase, streams_per_s
+from edgepipe.core.problem import Placement, Stage
+from edgepipe.core.work import Objective
 from edgepipe.errors import PlanError, UsageError
 
 WARM_UP_TOKENS = 8
@@ -60,66 +72,142 @@ class DecodeBench:
 
 async def bench_decode(work: DecodeBench, where: Where, how: How, *, json: bool) -> None:
     """`edgepipe bench decode`."""
-    how = replace(how, num_slots=max(work.streams))
-    async with _pipeline(work, where, how) as (pipeline, vocab_size):
-        prompt = [1 + i % (vocab_size - 1) for i in range(work.prompt_tokens)]
+    how = replace(
+        how,
+        num_slots=max(work.streams),
+        prompt_tokens=work.prompt_tokens,
+        objective=Objective.LATENCY if max(work.streams) == 1 else Objective.THROUGHPUT,
+    )
+    async with _bench(work, where, how) as bench:
+        prompt = [1 + i % (bench.asked.model.vocab_size - 1) for i in range(work.prompt_tokens)]
         await measure_decode(
-            pipeline, streams=1, num_tokens=WARM_UP_TOKENS, prompt_ids=prompt, base=1
+            bench.pipeline, streams=1, num_tokens=WARM_UP_TOKENS, prompt_ids=prompt, base=1
         )
-        prefill = await measure_prefill(pipeline, prompt_ids=prompt, base=2)
-        figures = []
-        for index, streams in enumerate(work.streams):
-            figures.append(
-                await measure_decode(
-                    pipeline,
-                    streams=streams,
-                    num_tokens=work.num_tokens,
-                    prompt_ids=prompt,
-                    base=1000 * (index + 1),
-                )
+        prefill = await measure_prefill(bench.pipeline, prompt_ids=prompt, base=2)
+        figures = [
+            await measure_decode(
+                bench.pipeline,
+                streams=streams,
+                num_tokens=work.num_tokens,
+                prompt_ids=prompt,
+                base=1000 * (index + 1),
             )
+            for index, streams in enumerate(work.streams)
+        ]
+    predicted = [bench.tokens_per_s(streams) for streams in work.streams]
+    rows = [
+        {**asdict(each), "predicted_tokens_per_s": rate, "error": each.tokens_per_s / rate - 1}
+        for each, rate in zip(figures, predicted, strict=True)
+    ]
+    document = {
+        "decode": rows,
+        "prefill_tokens_per_s": prefill,
+        "predicted_prefill_tokens_per_s": len(prompt) / bench.prefill_s(),
+    }
     if json:
-        decode = [asdict(each) for each in figures]
-        print_json({"decode": decode, "prefill_tokens_per_s": prefill})
+        print_json(document)
     else:
-        Console().print(_decode_table(figures))
+        Console().print(_decode_table(figures, predicted))
+        Console().print(_prefill_line(document))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bench:
+    """A pipeline that is measured, and what it is predicted from."""
+
+    pipeline: Pipeline
+    asked: Asked
+    placement: Placement
+    codecs: Codecs | None
+
+    def tokens_per_s(self, streams: int) -> float:
+        """Predicted, of so many streams together."""
+        return streams_per_s(
+            self.asked,
+            self.placement,
+            self.codecs,
+            num_groups=self.pipeline.deployment.num_groups,
+            num_streams=streams,
+        )
+
+    def prefill_s(self) -> float:
+        """Predicted seconds to prefill one prompt."""
+        return phase(self.asked, self.placement, self.codecs, Objective.PREFILL).seconds
 
 
 @asynccontextmanager
-async def _pipeline(
-    work: DecodeBench, where: Where, how: How
-) -> AsyncIterator[tuple[Pipeline, int]]:
-    if work.model is not None:
-        prepared = await prepare(work.model, home=where.home)
-        async with deployed(prepared, where, how, work.max_positions, quiet=True) as running:
-            yield running.pipeline, prepared.shape.vocab_size
+async def _bench(work: DecodeBench, where: Where, how: How) -> AsyncIterator[_Bench]:
+    if work.model is None:
+        async with _emulated(work, where, how) as bench:
+            yield bench
         return
+    prepared = await prepare(work.model, home=where.home)
+    async with deployed(prepared, where, how, work.max_positions, quiet=True) as running:
+        assert running.surveyed is not None, "a bench makes its own plan"
+        survey = running.surveyed.survey
+        asked = asked_of(prepared.shape, survey, how, work.max_positions)
+        placement = placed(asked, running.plan)
+        yield _Bench(
+            pipeline=running.pipeline,
+            asked=asked,
+            placement=placement,
+            codecs=codecs_of(asked, running.plan, placement),
+        )
+
+
+@asynccontextmanager
+async def _emulated(work: DecodeBench, where: Where, how: How) -> AsyncIterator[_Bench]:
     async with open_cluster(where) as roster:
-        deployment = emulated_deployment(
+        emulation = emulate(
             roster,
             num_stages=how.num_stages,
             stage_s=[ms / 1000 for ms in work.stage_ms],
+            nodes=how.nodes,
+        )
+        survey = await emulated_survey(emulation, home=where.home, fresh=how.fresh_profile)
+        model = emulated_model(len(emulation.spots))
+        deployment = emulated_deployment(
+            emulation,
             num_slots=how.num_slots,
             max_positions=work.max_positions,
             prefill_chunk=how.prefill_chunk,
             codec=how.codec,
-            nodes=how.nodes,
+        )
+        asked = Asked.of(
+            model,
+            survey,
+            how.work(model, work.max_positions),
+            nodes=list(dict.fromkeys(spot.node.profile.name for spot in emulation.spots)),
+            codec=how.codec or Codec.NONE,
         )
         async with open_pipeline(deployment, roster.nodes, Silent()) as pipeline:
-            yield pipeline, VOCAB_SIZE
+            yield _Bench(
+                pipeline=pipeline,
+                asked=asked,
+                placement=tuple(
+                    Stage(device=at, first=at, end=at + 1) for at in range(model.num_layers)
+                ),
+                codecs=None,
+            )
 
 
-def _decode_table(figures: Sequence[DecodeFigures]) -> Table:
+def _prefill_line(document: dict[str, Any]) -> str:
+    rate, predicted = (document[f"{word}prefill_tokens_per_s"] for word in ("", "predicted_"))
+    off = rate / predicted - 1
+    return f"prefill: {rate:.1f} tokens/s, predicted {predicted:.1f} ({off:+.0%})"
+
+
+def _decode_table(figures: Sequence[DecodeFigures], predicted: Sequence[float]) -> Table:
     table = Table(box=box.SIMPLE)
-    for heading in ("streams", "tokens/s", "bound", "first token p50", "p99", "busy", "hop"):
+    for heading in ("", "tokens/s", "predicted", "bound", "first token, p99", "busy", "hop"):
         table.add_column(heading, justify="right")
-    for each in figures:
+    for each, rate in zip(figures, predicted, strict=True):
         table.add_row(
             str(each.streams),
             f"{each.tokens_per_s:.1f}",
+            f"{rate:.1f} ({each.tokens_per_s / rate - 1:+.0%})",
             f"{each.bound_tokens_per_s:.1f}" if each.bound_tokens_per_s else "-",
-            f"{each.ttft_p50_s * 1000:.0f} ms",
-            f"{each.ttft_p99_s * 1000:.0f} ms",
+            f"{each.ttft_p50_s * 1000:.0f}, {each.ttft_p99_s * 1000:.0f} ms",
             " ".join(f"{busy:.0%}" for busy in each.busy),
             f"{each.hop_overhead_s * 1000:.2f} ms" if each.streams == 1 else "-",
         )
@@ -132,9 +220,7 @@ async def bench_link(where: Where, *, frame_mib: int, json: bool) -> None:
         raise UsageError(f"--frame-mib {frame_mib} is not within 1 to {MAX_FRAME_MIB}")
     async with open_cluster(where) as roster:
         deployment = emulated_deployment(
-            roster,
-            num_stages=None,
-            stage_s=[0.0],
+            emulate(roster, num_stages=None, stage_s=[0.0]),
             num_slots=1,
             max_positions=1,
             prefill_chunk=1,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edgepipe.cli import options
-from edgepipe.core.pipeline import Objective
+from edgepipe.core.work import Objective
 
 
 def chat(
@@ -34,6 +34,7 @@ def chat(
     engine: options.EngineOption = "auto",
     dtype: options.Dtype = "auto",
     codec: options.CodecOption = "auto",
+    fresh_profile: options.FreshProfile = False,
     insecure: options.Insecure = False,
 ) -> None:
     """Talk to a model; an empty line or Ctrl-D ends it."""
@@ -56,6 +57,7 @@ def chat(
         plan=plan,
         dtype=dtype,
         codec=codec,
+        fresh_profile=fresh_profile,
     )
     wish = Wish(
         max_tokens=max_tokens,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from edgepipe.core.frame import Codec, DType
-from edgepipe.core.pipeline import Objective, Plan, Strategy
+from edgepipe.core.pipeline import Plan
+from edgepipe.core.work import Objective, Strategy
 from edgepipe.errors import PlanError, UsageError
 
 if TYPE_CHECKING:
@@ -85,6 +86,12 @@ CodecOption = Annotated[
         "--codec", help="auto, none, bf16 or int8: how activations travel.", rich_help_panel=_CUT
     ),
 ]
+FreshProfile = Annotated[
+    bool,
+    typer.Option(
+        "--fresh-profile", help="Measure devices and links anew.", rich_help_panel=_DEVICES
+    ),
+]
 EngineOption = Annotated[str, typer.Option("--engine", help="auto or torch.", rich_help_panel=_CUT)]
 _ANSWER = "The answer"
 MaxTokens = Annotated[
@@ -108,6 +115,12 @@ Insecure = Annotated[
     bool,
     typer.Option("--insecure", help="Accept plain text beyond loopback.", rich_help_panel=_DEVICES),
 ]
+
+
+def check_range(what: str, value: int, high: int) -> None:
+    """Raise UsageError unless the value is within 1 to `high`."""
+    if not 1 <= value <= high:
+        raise UsageError(f"{what} {value} is not within 1 to {high}")
 
 
 def check_engine(engine: str) -> None:
@@ -164,6 +177,7 @@ def how(
     plan: Path | None,
     dtype: str,
     codec: str,
+    fresh_profile: bool = False,
 ) -> How:
     """How to cut the model. Raises UsageError."""
     from edgepipe.coordinator.planning import How
@@ -192,6 +206,7 @@ def how(
         pinned=_read_plan(plan) if plan is not None else None,
         dtype=_choice(dtype, DType, ("float32", "bfloat16", "float16"), "--dtype"),
         codec=_choice(codec, Codec, tuple(Codec), "--codec"),
+        fresh_profile=fresh_profile,
     )
 
 

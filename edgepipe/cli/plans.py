@@ -2,29 +2,137 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 from rich.console import Console
 
-from edgepipe.cli.show import print_json
+from edgepipe.cli.plan_tables import advice_list, rivals_table
+from edgepipe.cli.show import StepBars, errors, print_json
 from edgepipe.cli.tables import plan_table
-from edgepipe.coordinator.launch import Where, open_cluster, prepare
-from edgepipe.coordinator.planning import How, check_cut, make_plan
+from edgepipe.coordinator.cluster_file import read_cluster_file
+from edgepipe.coordinator.launch import Prepared, Where, open_cluster, plan_for, prepare
+from edgepipe.coordinator.planning import How, asked_of, check_cut, make_plan
+from edgepipe.core.advice import Advice, advise
 from edgepipe.core.pipeline import Plan
+from edgepipe.core.record import to_json
+from edgepipe.core.stated import Pass
+from edgepipe.core.survey import Survey
+from edgepipe.core.work import Objective
 from edgepipe.errors import UsageError
 
 DEFAULT_CONTEXT = 4096
 
+_PASSES = {
+    Objective.LATENCY: (Pass.DECODE, Pass.PREFILL),
+    Objective.THROUGHPUT: (Pass.DECODE, Pass.PREFILL),
+    Objective.PREFILL: (Pass.DECODE, Pass.PREFILL),
+    Objective.TRAIN: (Pass.FORWARD, Pass.BACKWARD),
+}
+"""What a device of a cluster file must state for each objective."""
 
-async def show_plan(name: str, where: Where, how: How, context: int | None, *, json: bool) -> Plan:
-    """Plan a model on the cluster and print it. Raises ModelError, PlanError."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanView:
+    """What to show of a plan, and where its devices come from."""
+
+    context: int | None
+    cluster_file: Path | None
+    explain: bool
+    json: bool
+
+
+async def show_plan(name: str, where: Where, how: How, view: PlanView) -> Plan:
+    """Plan a model and print it. Raises ModelError, PlanError, UsageError."""
     prepared = await prepare(name, home=where.home)
     check_cut(how, prepared.shape)
     longest = prepared.shape.max_positions
-    if context is not None and not 0 < context <= longest:
-        raise UsageError(f"--context {context} is not within the model's 1 to {longest}")
-    async with open_cluster(where) as roster:
-        found = make_plan(prepared.shape, roster, how, context or min(longest, DEFAULT_CONTEXT))
-    if json:
-        print_json(found.to_json())
+    if view.context is not None and not 0 < view.context <= longest:
+        raise UsageError(f"--context {view.context} is not within the model's 1 to {longest}")
+    max_positions = view.context or min(longest, DEFAULT_CONTEXT)
+    bars = StepBars(Console(stderr=True, quiet=view.json))
+    try:
+        found, survey = await _plan(
+            prepared, where, how, view.cluster_file, max_positions=max_positions, bars=bars
+        )
+        advice = await asyncio.to_thread(
+            _advice, prepared, survey, how, max_positions, found, explain=view.explain
+        )
+    finally:
+        bars.stop()
+    if view.json:
+        print_json(_document(found, advice))
     else:
-        Console().print(plan_table(found))
+        _print(found, advice, explain=view.explain)
     return found
+
+
+async def _plan(
+    prepared: Prepared,
+    where: Where,
+    how: How,
+    cluster_file: Path | None,
+    *,
+    max_positions: int,
+    bars: StepBars,
+) -> tuple[Plan, Survey]:
+    """The plan, and what it was made from."""
+    if cluster_file is not None:
+        survey = await asyncio.to_thread(on_paper, cluster_file, prepared, how, max_positions)
+        found = await asyncio.to_thread(
+            make_plan, prepared.shape, survey, how, max_positions, progress=bars.searching
+        )
+        return found, survey
+    async with open_cluster(where) as roster:
+        planned = await plan_for(
+            prepared,
+            roster,
+            how,
+            max_positions=max_positions,
+            home=where.home,
+            interface=bars,
+        )
+    assert planned.surveyed is not None
+    return planned.plan, planned.surveyed.survey
+
+
+def on_paper(file: Path, prepared: Prepared, how: How, max_positions: int) -> Survey:
+    """The machines of a cluster file. Raises UsageError."""
+    work = how.work(prepared.shape, max_positions)
+    return read_cluster_file(
+        file,
+        prepared.shape,
+        work.workload.dtype,
+        prefill_chunk=work.workload.prefill_chunk,
+        passes=_PASSES[work.objective],
+    )
+
+
+def _advice(
+    prepared: Prepared,
+    survey: Survey,
+    how: How,
+    max_positions: int,
+    found: Plan,
+    *,
+    explain: bool,
+) -> tuple[Advice, ...]:
+    if not explain:
+        return ()
+    return advise(asked_of(prepared.shape, survey, how, max_positions), found)
+
+
+def _document(found: Plan, advice: tuple[Advice, ...]) -> dict[str, Any]:
+    return {**found.to_json(), "advice": [to_json(each) for each in advice]}
+
+
+def _print(found: Plan, advice: tuple[Advice, ...], *, explain: bool) -> None:
+    console = Console()
+    console.print(plan_table(found))
+    if explain:
+        console.print(rivals_table(found))
+        console.print(advice_list(advice))
+    elif found.rivals:
+        errors().print("edgepipe plan --explain shows its rivals, and what helps", style="dim")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edgepipe.cli import options
-from edgepipe.core.pipeline import Objective
+from edgepipe.core.work import Objective
 from edgepipe.errors import UsageError
 
 
@@ -35,6 +35,7 @@ def run(
     engine: options.EngineOption = "auto",
     dtype: options.Dtype = "auto",
     codec: options.CodecOption = "auto",
+    fresh_profile: options.FreshProfile = False,
     json: options.Json = False,
     insecure: options.Insecure = False,
 ) -> None:
@@ -60,6 +61,7 @@ def run(
         plan=plan,
         dtype=dtype,
         codec=codec,
+        fresh_profile=fresh_profile,
     )
     wish = Wish(
         max_tokens=max_tokens,

@@ -7,7 +7,15 @@ import sys
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+)
 
 from edgepipe.cli.tables import NodeRow
 from edgepipe.coordinator.nodes import Roster
@@ -40,6 +48,39 @@ def node_rows(roster: Roster) -> list[NodeRow]:
         )
         for member in members
     ]
+
+
+class StepBars:
+    """Progress bars of what comes before a plan: measuring and searching; they vanish after."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            console=console,
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def measuring(self, what: str, done: int, total: int) -> None:
+        """See coordinator.surveying.Measuring."""
+        self._show(f"measuring {what}", done, total)
+
+    def searching(self, done: int, total: int) -> None:
+        """See coordinator.launch.Planning."""
+        self._show("searching for the best plan", done, total)
+
+    def stop(self) -> None:
+        """Take the bars away."""
+        self._progress.stop()
+
+    def _show(self, what: str, done: int, total: int) -> None:
+        self._progress.start()
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(escape(what), total=total)
+        task = self._tasks[what]
+        self._progress.update(task, completed=done, total=total, visible=done < total)
 
 
 class DeployBars:

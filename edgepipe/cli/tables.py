@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgepipe.cli.bars import Bar, Legend, Part, Strip
+from edgepipe.cli.plan_tables import duration, prediction_line
 from edgepipe.core.pipeline import Plan, Stage
 from edgepipe.core.profile import Address, DeviceProfile, NodeProfile, NodeState
 from edgepipe.core.record import to_json
@@ -54,12 +55,14 @@ def nodes_json(rows: Sequence[NodeRow]) -> dict[str, Any]:
 
 def plan_table(plan: Plan) -> RenderableType:
     """The plan: a row for each stage, what the signs mean, what is left out, and a summary."""
-    table = _table("", "stage", "layers", "", "memory", "")
-    table.columns[-1].no_wrap = True  # the bars give way first
+    table = _table("", "stage", "layers", "", "memory", "", "time")
+    for column in table.columns[-2:]:
+        column.no_wrap = True  # the bars give way first
     for at, stage in enumerate(plan.stages):
         table.add_row(str(at), *_stage_cells(stage, plan.num_layers))
     legend = Legend(text="▓ idle worker  █ weights  ▒ KV cache  ░ workspace  · free")
-    return Group(table, legend, *_left_out(plan), *_shortages(plan), _plan_summary(plan))
+    lines = (*_left_out(plan), *_shortages(plan), _plan_summary(plan))
+    return Group(table, legend, *lines, *([prediction_line(plan)] if plan.predicted else []))
 
 
 def _table(*headings: str) -> Table:
@@ -157,6 +160,7 @@ def _stage_cells(stage: Stage, num_layers: int) -> Iterator[RenderableType]:
         f"{human_size(stage.memory_bytes)} of {human_size(stage.memory_limit_bytes)}",
         "red" if over else "",
     )
+    yield duration(stage.forward_s + stage.backward_s)
 
 
 def _memory_parts(stage: Stage, *, over: bool) -> tuple[Part, ...]:
@@ -171,7 +175,8 @@ def _memory_parts(stage: Stage, *, over: bool) -> tuple[Part, ...]:
 
 def _left_out(plan: Plan) -> Iterator[Text]:
     for out in plan.left_out:
-        yield _plain(f"without {out.node} ({out.device}): {out.reason}", "yellow")
+        gain = f" (+{out.gain:.0%} without it)" if out.gain is not None and out.gain > 0 else ""
+        yield _plain(f"without {out.node} ({out.device}): {out.reason}{gain}", "yellow")
 
 
 def _shortages(plan: Plan) -> Iterator[Text]:

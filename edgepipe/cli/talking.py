@@ -8,7 +8,8 @@ import threading
 from contextlib import suppress
 from io import FileIO
 
-from edgepipe.cli.answering import deployed, figures, stream
+from edgepipe.cli.answering import deployed, stream
+from edgepipe.cli.comparing import compared_with, tell
 from edgepipe.cli.sampling import Wish
 from edgepipe.cli.show import errors
 from edgepipe.coordinator.generation import ask
@@ -46,8 +47,8 @@ async def talk(
                 errors().print(str(error), style="yellow", markup=False)
                 continue
             answer = ask(tokenizer, asked)
-            await stream(running, answer, quiet=False)
-            errors().print(figures(answer), style="dim")
+            watch = await stream(running, answer, quiet=False)
+            tell(answer, compared_with(watch, answer, where.home))
             messages.append({"role": "assistant", "content": answer.text})
 
 

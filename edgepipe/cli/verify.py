@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edgepipe.cli import options
-from edgepipe.core.pipeline import Objective
+from edgepipe.core.work import Objective
 
 
 def verify(
@@ -28,6 +28,7 @@ def verify(
     plan: options.PlanFile = None,
     dtype: options.Dtype = "auto",
     codec: options.CodecOption = "none",
+    fresh_profile: options.FreshProfile = False,
     json: options.Json = False,
     insecure: options.Insecure = False,
 ) -> None:
@@ -52,6 +53,7 @@ def verify(
         plan=plan,
         dtype=dtype,
         codec=codec,
+        fresh_profile=fresh_profile,
     )
     if not run_loop(verify_logits(model, prompt, where, how, json=json)):
         raise typer.Exit(1)

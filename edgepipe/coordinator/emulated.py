@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from edgepipe.coordinator.borrowing import Spot
 from edgepipe.coordinator.deployment import Deployment, StagePlace
+from edgepipe.coordinator.link_survey import survey_links
 from edgepipe.coordinator.nodes import Roster
 from edgepipe.coordinator.planning import candidates, explained
+from edgepipe.coordinator.profiles import Profiles
+from edgepipe.coordinator.surveying import nics_of
 from edgepipe.core.candidates import check_enough, in_order
 from edgepipe.core.frame import Codec, DType, JobId
+from edgepipe.core.model import Item, ModelShape
+from edgepipe.core.speed import RUNTIME_S, Curve, DeviceSpeed, ItemSpeed
+from edgepipe.core.survey import Survey
 from edgepipe.errors import PlanError
 
 HIDDEN_SIZE = 2048
+MAX_ROWS = 1 << 20
 VOCAB_SIZE = 1024
 """Small, so that sampling does not count: the stage time is given, not the head's."""
 
 
-def emulated_deployment(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emulation:
+    """Stages that compute nothing: `spots` in ring order, and each one's seconds per frame."""
+
+    spots: tuple[Spot, ...]
+    stage_s: tuple[float, ...]
+
+
+def emulate(
     roster: Roster,
     *,
     num_stages: int | None,
     stage_s: Sequence[float],
-    num_slots: int,
-    max_positions: int,
-    prefill_chunk: int,
-    codec: Codec | None,
     nodes: Sequence[str] | None = None,
-) -> Deployment:
+) -> Emulation:
     """One emulated stage on each device, `stage_s` seconds a frame (one for all, or one each).
 
     The devices are those of `nodes` in that order, else all that are free, by their nodes' names.
@@ -41,27 +56,42 @@ def emulated_deployment(
         check_enough(chosen, wanted)
     except PlanError as error:
         raise explained(error, roster) from None
-    devices = [(by_name[candidate.node], candidate.device) for candidate in chosen]
     times = [stage_s[0]] * wanted if len(stage_s) == 1 else list(stage_s)
     if len(times) != wanted:
         raise PlanError(f"there are {wanted} stages and {len(times)} times: give one each")
+    spots = (Spot(node=by_name[each.node], device=each.device) for each in chosen[:wanted])
+    return Emulation(spots=tuple(spots), stage_s=tuple(times))
+
+
+def emulated_deployment(
+    emulation: Emulation,
+    *,
+    num_slots: int,
+    max_positions: int,
+    prefill_chunk: int,
+    codec: Codec | None,
+) -> Deployment:
+    """What it puts on its devices."""
+    last = len(emulation.spots) - 1
     stages = tuple(
         StagePlace(
-            node=node.profile,
-            device=device,
+            node=spot.node.profile,
+            device=spot.device,
             first=index,
             end=index + 1,
             embedding=index == 0,
-            head=index == wanted - 1,
+            head=index == last,
             parts=(),
             codec=codec or Codec.NONE,
             options={
-                "forward_s": times[index],
+                "forward_s": seconds,
                 "hidden_size": HIDDEN_SIZE,
                 "vocab_size": VOCAB_SIZE,
             },
         )
-        for index, (node, device) in enumerate(devices[:wanted])
+        for index, (spot, seconds) in enumerate(
+            zip(emulation.spots, emulation.stage_s, strict=True)
+        )
     )
     return Deployment(
         job=JobId(secrets.token_hex(8)),
@@ -73,7 +103,53 @@ def emulated_deployment(
         hidden_size=HIDDEN_SIZE,
         vocab_size=VOCAB_SIZE,
         num_slots=num_slots,
-        num_groups=min(num_slots, wanted),
+        num_groups=min(num_slots, len(stages)),
         max_positions=max_positions,
         prefill_chunk=prefill_chunk,
+    )
+
+
+def emulated_model(num_layers: int) -> ModelShape:
+    """A model of so many layers without weights: each is one stage's."""
+    nothing = Item(name="", tensors=(), num_parameters=0)
+    layers = (replace(nothing, name=f"layer {index}") for index in range(num_layers))
+    return ModelShape(
+        name="emulated",
+        architecture="",
+        num_layers=num_layers,
+        hidden_size=HIDDEN_SIZE,
+        vocab_size=VOCAB_SIZE,
+        max_positions=MAX_ROWS,
+        tied=False,
+        dtype=DType.FLOAT32,
+        embedding=replace(nothing, name="embedding"),
+        layers=tuple(layers),
+        head=replace(nothing, name="head"),
+        parameters={},
+    )
+
+
+def emulated_speed(emulation: Emulation, stage: int) -> DeviceSpeed:
+    """A stage's time is its only layer's, whatever the rows of a frame."""
+    same = Curve(rows=(1, MAX_ROWS), seconds=(emulation.stage_s[stage],) * 2)
+    layer = ItemSpeed(decode=same, prefill=same)
+    layers = [layer] * len(emulation.spots)
+    return DeviceSpeed(items=(ItemSpeed(), *layers, ItemSpeed()), overhead_s=RUNTIME_S)
+
+
+async def emulated_survey(emulation: Emulation, *, home: Path, fresh: bool) -> Survey:
+    """The stages' given times, and the links between them as they are measured."""
+    links = await survey_links(
+        emulation.spots,
+        profiles=Profiles(home=home),
+        fresh=fresh,
+        now_s=time.time(),
+        job=f"survey-{secrets.token_hex(4)}",
+        measuring=lambda _what, _done, _total: None,
+    )
+    return Survey(
+        devices=tuple(spot.candidate for spot in emulation.spots),
+        speeds=tuple(emulated_speed(emulation, stage) for stage in range(len(emulation.spots))),
+        links=links.links,
+        nics=nics_of(emulation.spots, links.links),
     )

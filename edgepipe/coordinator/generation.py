@@ -51,6 +51,11 @@ class Answer:
         return self.stream.token_ids
 
     @property
+    def num_sampled(self) -> int:
+        """Tokens that came, those that a stop string cut off included."""
+        return len(self._token_s)
+
+    @property
     def ttft_s(self) -> float:
         """Seconds from the request to the first token."""
         return self._token_s[0] - self.began_s if self._token_s else 0.0

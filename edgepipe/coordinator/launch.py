@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,13 +19,22 @@ from edgepipe.coordinator.models import Model, resolve
 from edgepipe.coordinator.nodes import LOOPBACK_HOSTS, Node, Roster, Search, find_nodes, lan_hosts
 from edgepipe.coordinator.parts import Part, build_parts, parts_for
 from edgepipe.coordinator.pipeline import Pipeline, open_pipeline
-from edgepipe.coordinator.planning import How, check_cut, choose_plan, explained
+from edgepipe.coordinator.planning import (
+    How,
+    check_cut,
+    check_usable,
+    explained,
+    make_plan,
+    pinned_plan,
+)
 from edgepipe.coordinator.progress import Progress
 from edgepipe.coordinator.shape import model_shape
-from edgepipe.core.frame import Codec, DType, JobId
+from edgepipe.coordinator.surveying import Measuring, Surveyed, survey
+from edgepipe.core.frame import Codec, JobId
 from edgepipe.core.model import ModelShape
-from edgepipe.core.pipeline import Plan, Stage
+from edgepipe.core.pipeline import LeftOut, Plan, Stage
 from edgepipe.core.profile import Address, DeviceProfile
+from edgepipe.core.remedy import require_fit
 from edgepipe.errors import PlanError, first_of
 
 
@@ -121,13 +131,9 @@ def deployment(
     """What a plan puts on the nodes of a roster. Raises PlanError if a device is gone."""
     shape = prepared.shape
     places = [_find(roster, stage) for stage in chosen.stages]
-    codecs = [
-        how.codec or _codec(chosen.inputs.dtype, node, places[(index + 1) % len(places)][0])
-        for index, (node, _) in enumerate(places)
-    ]
     stages = tuple(
-        _place(shape, stage, place, parts, codec)
-        for stage, place, codec in zip(chosen.stages, places, codecs, strict=True)
+        _place(shape, stage, place, parts, how.codec or stage.codec_forward)
+        for stage, place in zip(chosen.stages, places, strict=True)
     )
     return Deployment(
         job=JobId(secrets.token_hex(8)),
@@ -139,7 +145,7 @@ def deployment(
         hidden_size=shape.hidden_size,
         vocab_size=shape.vocab_size,
         num_slots=chosen.inputs.num_slots,
-        num_groups=min(chosen.inputs.num_slots, len(stages)),
+        num_groups=chosen.num_groups,
         max_positions=chosen.inputs.max_positions,
         prefill_chunk=chosen.inputs.prefill_chunk,
     )
@@ -154,13 +160,6 @@ def _find(roster: Roster, stage: Stage) -> tuple[Node, DeviceProfile]:
         f"the plan uses {stage.device} of {stage.node}, which is not here: plan anew"
     )
     raise explained(missing, roster)
-
-
-def _codec(dtype: DType, here: Node, there: Node) -> Codec:
-    """Between machines float32 is sent as bfloat16; on one machine as it is."""
-    if dtype is not DType.FLOAT32 or here.profile.host_id == there.profile.host_id:
-        return Codec.NONE
-    return Codec.BF16
 
 
 def _place(
@@ -184,7 +183,15 @@ def _place(
     )
 
 
-class Interface(Progress, Protocol):
+class Planning(Measuring, Protocol):
+    """What a person is shown on the way to a plan."""
+
+    def searching(self, done: int, total: int) -> None:
+        """Settings that were searched; called from another thread."""
+        ...
+
+
+class Interface(Progress, Planning, Protocol):
     """What a person is shown on the way to a running model."""
 
     def hashing(self, done_bytes: int, total_bytes: int) -> None:
@@ -202,10 +209,73 @@ class Interface(Progress, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A model on its devices."""
+    """A model on its devices; `surveyed` is None where the plan was given."""
 
     plan: Plan
     pipeline: Pipeline
+    surveyed: Surveyed | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A plan, and what it was made from; None where it was given."""
+
+    plan: Plan
+    surveyed: Surveyed | None
+
+
+async def plan_for(
+    prepared: Prepared,
+    roster: Roster,
+    how: How,
+    *,
+    max_positions: int,
+    home: Path,
+    interface: Planning,
+) -> Planned:
+    """Measure what is not known of the devices, and plan; the plan may not fit.
+
+    Raises PlanError where nothing is usable, and as `make_plan`.
+    """
+    if how.pinned is not None:
+        return Planned(plan=pinned_plan(how.pinned, prepared.shape, max_positions), surveyed=None)
+    check_usable(roster, how)
+    work = how.work(prepared.shape, max_positions)
+    surveyed = await survey(
+        roster,
+        prepared.model.config,
+        prepared.shape,
+        workload=work.workload,
+        sequence_length=work.batch.sequence_length if work.batch is not None else 0,
+        fresh=how.fresh_profile,
+        home=home,
+        now_s=time.time(),
+        progress=interface,
+    )
+    try:
+        found = await asyncio.to_thread(
+            make_plan,
+            prepared.shape,
+            surveyed.survey,
+            how,
+            max_positions,
+            progress=interface.searching,
+        )
+    except PlanError as error:
+        raise _unmeasured(explained(error, roster), surveyed) from None
+    out = (
+        LeftOut(node=each.node, device=each.device, reason=each.reason)
+        for each in surveyed.left_out
+    )
+    return Planned(plan=replace(found, left_out=(*found.left_out, *out)), surveyed=surveyed)
+
+
+def _unmeasured(error: PlanError, surveyed: Surveyed) -> PlanError:
+    """The error, with the devices that could not be measured."""
+    if not surveyed.left_out:
+        return error
+    out = "; ".join(f"{each.node} ({each.device}): {each.reason}" for each in surveyed.left_out)
+    return PlanError(f"{error} (not measured: {out})")
 
 
 @asynccontextmanager
@@ -223,11 +293,20 @@ async def open_model(
         async with asyncio.TaskGroup() as tasks:  # damaged weights end the search for devices
             hashing = tasks.create_task(reading)
             async with open_cluster(where) as roster:
-                chosen = choose_plan(prepared.shape, roster, how, max_positions)
-                interface.planned(chosen, roster)
-                deployed = deployment(prepared, chosen, roster, await hashing, how)
+                parts = await hashing  # it would slow what is measured on this machine
+                planned = await plan_for(
+                    prepared,
+                    roster,
+                    how,
+                    max_positions=max_positions,
+                    home=where.home,
+                    interface=interface,
+                )
+                require_fit(planned.plan)
+                interface.planned(planned.plan, roster)
+                deployed = deployment(prepared, planned.plan, roster, parts, how)
                 async with open_pipeline(deployed, roster.nodes, interface) as pipeline:
                     interface.deployed()
-                    yield Running(plan=chosen, pipeline=pipeline)
+                    yield Running(plan=planned.plan, pipeline=pipeline, surveyed=planned.surveyed)
     except BaseExceptionGroup as failures:
         raise first_of(failures) from failures

@@ -20,12 +20,12 @@ from edgepipe.coordinator.nodes import Node
 from edgepipe.coordinator.progress import Progress
 from edgepipe.coordinator.provide import provide
 from edgepipe.coordinator.stage_client import (
-    LinkFigures,
     PromptLogits,
     Report,
     StageClient,
     StageMeter,
 )
+from edgepipe.coordinator.worker_calls import LinkFigures, WorkerCalls
 from edgepipe.core.failure import StageFailure, cause, named
 from edgepipe.core.frame import SampledToken, SequenceId
 from edgepipe.core.job import (
@@ -81,7 +81,6 @@ class Pipeline:
     _failures: list[StageFailure] = field(default_factory=list)
     _ready: asyncio.Event = field(default_factory=asyncio.Event)
     _streams: dict[SequenceId, asyncio.Queue[Produced]] = field(default_factory=dict)
-    _links: asyncio.Queue[LinkFigures] = field(default_factory=asyncio.Queue)
     _meters: asyncio.Queue[StageMeter] = field(default_factory=asyncio.Queue)
     _providing: dict[NodeId, asyncio.Lock] = field(
         default_factory=lambda: defaultdict(asyncio.Lock)
@@ -110,15 +109,15 @@ class Pipeline:
 
     async def measure_link(self, source: int, target: int, frame_bytes: int) -> LinkFigures:
         """What one stage's device reaches towards another's, with real frames."""
-        place = self.deployment.stages[target]
-        self.clients[source].measure_link(
+        here = self.clients[source]
+        worker = WorkerCalls(who=here.who, channel=here.channel, fence=self._job.fences[source])
+        return await worker.measure_link(
             self._addresses(source, target),
+            job=self.deployment.job,
             fence=self._job.fences[target],
-            node=place.node.name,
+            node=self.deployment.stages[target].node.name,
             frame_bytes=frame_bytes,
         )
-        async with asyncio.timeout(TOKEN_DEADLINE_S):
-            return await self._links.get()
 
     async def meter(self) -> list[StageMeter]:
         """What every stage has done since it was loaded, in ring order."""
@@ -172,8 +171,6 @@ class Pipeline:
         match event:
             case PromptLogits():
                 self._produce(event.sequence, event)
-            case LinkFigures():
-                self._links.put_nowait(event)
             case StageMeter():
                 self._meters.put_nowait(event)
             case _:

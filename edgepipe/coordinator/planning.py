@@ -6,12 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgepipe.coordinator.nodes import Roster
+from edgepipe.core.candidates import Candidate, in_order
+from edgepipe.core.choosing import Progress
+from edgepipe.core.fit import Workload
 from edgepipe.core.frame import Codec, DType
 from edgepipe.core.model import ModelShape
 from edgepipe.core.pipeline import Plan
-from edgepipe.core.plan import Candidate, Objective, Strategy, plan, require_fit
+from edgepipe.core.plan import plan
+from edgepipe.core.posing import Asked
 from edgepipe.core.profile import NodeState
+from edgepipe.core.remedy import require_fit
 from edgepipe.core.split import equal_split, manual_split
+from edgepipe.core.survey import Survey
+from edgepipe.core.work import DEFAULT_PROMPT_TOKENS, Batch, Objective, Strategy, Work
 from edgepipe.errors import PlanError
 
 PREFILL_CHUNK = 128
@@ -33,12 +40,31 @@ class How:
     codec: Codec | None = None
     num_slots: int = 1
     prefill_chunk: int = PREFILL_CHUNK
+    prompt_tokens: int = DEFAULT_PROMPT_TOKENS
+    batch: Batch | None = None
+    fresh_profile: bool = False
 
     def resolved_strategy(self) -> Strategy:
-        """`manual` where a split is given, else `equal`."""
+        """`manual` where a split is given, else `exact`."""
         if self.strategy is not None:
             return self.strategy
-        return Strategy.EQUAL if self.split is None else Strategy.MANUAL
+        return Strategy.EXACT if self.split is None else Strategy.MANUAL
+
+    def work(self, shape: ModelShape, max_positions: int) -> Work:
+        """What a plan for the model is to do, with room for so many tokens of each sequence."""
+        workload = Workload(
+            dtype=self.dtype or shape.dtype,
+            num_slots=self.num_slots,
+            max_positions=max_positions,
+            prefill_chunk=self.prefill_chunk,
+        )
+        trains = self.objective is Objective.TRAIN
+        return Work(
+            objective=self.objective,
+            workload=workload,
+            prompt_tokens=self.prompt_tokens,
+            batch=(self.batch or Batch()) if trains else None,
+        )
 
 
 def candidates(roster: Roster) -> tuple[Candidate, ...]:
@@ -62,40 +88,50 @@ def check_cut(how: How, shape: ModelShape) -> None:
         equal_split(shape.num_layers, how.num_stages)
 
 
-def make_plan(shape: ModelShape, roster: Roster, how: How, max_positions: int) -> Plan:
-    """Plan for the free devices. Raises PlanError, SplitError or UsageError; may not fit."""
+def check_usable(roster: Roster, how: How) -> None:
+    """Raises PlanError or UsageError where no plan can be made, before anything is measured."""
     devices = candidates(roster)
     if not devices and (why := why_not(roster)):
         raise PlanError(f"no device is usable: {why}")
     try:
-        return plan(
-            shape,
-            devices,
-            strategy=how.resolved_strategy(),
-            objective=how.objective,
-            dtype=how.dtype or shape.dtype,
-            num_slots=how.num_slots,
-            max_positions=max_positions,
-            prefill_chunk=how.prefill_chunk,
-            num_stages=how.num_stages,
-            nodes=how.nodes,
-            split=how.split,
-        )
+        in_order(devices, how.nodes)
     except PlanError as error:
         raise explained(error, roster) from None
 
 
-def choose_plan(shape: ModelShape, roster: Roster, how: How, max_positions: int) -> Plan:
-    """The plan to deploy: a new one, or the given one. Raises DoesNotFit, or as make_plan."""
-    if how.pinned is None:
-        chosen = make_plan(shape, roster, how, max_positions)
-    else:
-        chosen = _pinned(how.pinned, shape, max_positions)
-    require_fit(chosen)
-    return chosen
+def make_plan(
+    shape: ModelShape,
+    survey: Survey,
+    how: How,
+    max_positions: int,
+    progress: Progress = lambda _done, _total: None,
+) -> Plan:
+    """Plan for the devices of a survey. Raises PlanError, SplitError or UsageError; may not fit.
+
+    It may compute for seconds: call it in a thread.
+    """
+    return plan(
+        asked_of(shape, survey, how, max_positions),
+        strategy=how.resolved_strategy(),
+        split=how.split,
+        progress=progress,
+    )
 
 
-def _pinned(pinned: Plan, shape: ModelShape, max_positions: int) -> Plan:
+def asked_of(shape: ModelShape, survey: Survey, how: How, max_positions: int) -> Asked:
+    """All that a plan is made from. Raises PlanError or UsageError for nodes not in the survey."""
+    return Asked.of(
+        shape,
+        survey,
+        how.work(shape, max_positions),
+        nodes=how.nodes,
+        num_stages=how.num_stages,
+        codec=how.codec,
+    )
+
+
+def pinned_plan(pinned: Plan, shape: ModelShape, max_positions: int) -> Plan:
+    """The plan that the user gave. Raises PlanError where it is for something else, DoesNotFit."""
     if pinned.model != shape.name or pinned.num_layers != shape.num_layers:
         raise PlanError(f"the plan is for {pinned.model}, not for {shape.name}: plan anew")
     if pinned.inputs.max_positions < max_positions:
@@ -103,6 +139,7 @@ def _pinned(pinned: Plan, shape: ModelShape, max_positions: int) -> Plan:
             f"the plan keeps {pinned.inputs.max_positions} tokens per sequence, "
             f"and {max_positions} are wanted: plan anew with --context {max_positions}"
         )
+    require_fit(pinned)
     return pinned
 
 

@@ -49,16 +49,6 @@ class StageMemory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinkFigures:
-    """One direction of one pair, measured with real frames."""
-
-    address: Address
-    bytes_per_s: float
-    latency_s: float
-    raw_tcp_bytes_per_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StageMeter:
     """What a stage's compute thread has done since it was loaded."""
 
@@ -67,7 +57,7 @@ class StageMeter:
     num_frames: int
 
 
-Report = PromptLogits | LinkFigures | StageMeter
+Report = PromptLogits | StageMeter
 """What a stage says beside the job's own events."""
 
 
@@ -170,18 +160,6 @@ class StageClient:
         """Have the stage forget a sequence."""
         self._send(stage_pb2.Command(cancel=stage_pb2.Cancel(sequence=sequence)))
 
-    def measure_link(
-        self, addresses: tuple[Address, ...], *, fence: int, node: str, frame_bytes: int
-    ) -> None:
-        """Have the stage measure the link to another one."""
-        measure = stage_pb2.MeasureLink(
-            addresses=[convert.address_to_wire(address) for address in addresses],
-            fence=fence,
-            node=node,
-            frame_bytes=frame_bytes,
-        )
-        self._send(stage_pb2.Command(measure_link=measure))
-
     def meter(self) -> None:
         """Ask what the stage has done."""
         self._send(stage_pb2.Command(meter=stage_pb2.Meter()))
@@ -205,8 +183,6 @@ class StageClient:
                 self.post(StageConnected(stage=self.stage))
             case "logits":
                 self.post(self._logits(event.logits))
-            case "link_measured":
-                self.post(self._link(event.link_measured))
             case "metered":
                 self.post(self._metered(event.metered))
             case _:
@@ -228,12 +204,3 @@ class StageClient:
 
     def _metered(self, metered: stage_pb2.Metered) -> StageMeter:
         return StageMeter(stage=self.stage, busy_s=metered.busy_s, num_frames=metered.num_frames)
-
-    @staticmethod
-    def _link(measured: stage_pb2.LinkMeasured) -> LinkFigures:
-        return LinkFigures(
-            address=convert.address_from_wire(measured.address),
-            bytes_per_s=measured.bytes_per_s,
-            latency_s=measured.latency_s,
-            raw_tcp_bytes_per_s=measured.raw_tcp_bytes_per_s,
-        )

@@ -12,10 +12,14 @@ from edgepipe.core.problem import Placement, Problem
 
 @dataclass(slots=True, kw_only=True)
 class Best:
-    """The best whole placements found so far, at most `num`, by the goal's rank of their cost."""
+    """The best whole placements found so far, at most `num`, by the goal's rank of their cost.
+
+    One that does not rank below `worth` is none of them.
+    """
 
     problem: Problem
     num: int
+    worth: float = np.inf
     ranks: dict[Placement, float] = field(default_factory=dict)
 
     @property
@@ -26,7 +30,8 @@ class Best:
     @property
     def limit(self) -> float:
         """Only what ranks below this is worth finding."""
-        return max(self.ranks.values()) if len(self.ranks) >= self.num else np.inf
+        full = len(self.ranks) >= self.num
+        return min(self.worth, max(self.ranks.values())) if full else self.worth
 
     def offer(self, placement: Placement) -> None:
         """Take a placement in if it is good enough, and drop the worst where there are too many."""

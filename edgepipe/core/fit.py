@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edgepipe.core.frame import DType
 from edgepipe.core.model import Item, ModelShape
@@ -86,24 +87,40 @@ def stage_memory(model: ModelShape, items: Sequence[Item], workload: Workload) -
     return Memory(
         weight_bytes=model.weight_bytes(items, workload.dtype),
         kv_bytes=tokens * kv_values * workload.dtype.itemsize,
-        workspace_bytes=_workspace_bytes(model, items, workload),
+        workspace_bytes=_stage_workspace_bytes(model, items, workload),
     )
 
 
-def _workspace_bytes(model: ModelShape, items: Sequence[Item], workload: Workload) -> int:
+def _stage_workspace_bytes(model: ModelShape, items: Sequence[Item], workload: Workload) -> int:
     layers = [item for item in items if item not in (model.embedding, model.head)]
-    width = max((_width(model, layer) for layer in layers), default=0)
+    return int(
+        workspace_bytes(
+            model,
+            workload,
+            width=max((widest(model, layer) for layer in layers), default=0),
+            scores=int(bool(layers)),
+            head=int(model.head in items),
+        )
+    )
+
+
+def workspace_bytes(
+    model: ModelShape, workload: Workload, *, width: Any, scores: Any, head: Any
+) -> Any:
+    """The workspace of a stage, or of many: numbers, or arrays that broadcast.
+
+    `width` is that of its widest layer; `scores` and `head` are 1 where it has layers, the head.
+    """
     values = 4 * model.hidden_size + 3 * width
-    scores = workload.max_positions if layers else 0
-    frames = 2 * model.hidden_size
-    logits = workload.num_slots * model.vocab_size if model.head in items else 0
+    wide = scores * workload.max_positions + 2 * model.hidden_size
+    logits = head * workload.num_slots * model.vocab_size
     return (
         workload.rows * values * workload.dtype.itemsize
-        + (workload.rows * (scores + frames) + logits) * _FLOAT32_BYTES
+        + (workload.rows * wide + logits) * _FLOAT32_BYTES
     )
 
 
-def _width(model: ModelShape, layer: Item) -> int:
+def widest(model: ModelShape, layer: Item) -> int:
     """Columns of the layer's widest product, from its largest tensor of hidden · width.
 
     All experts of a mixture may lie in one tensor, of which a token uses a few: no product is

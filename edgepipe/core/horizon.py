@@ -48,9 +48,14 @@ class Horizon:
         return _tracked_bits(self.tracked, ~used)
 
 
-def horizon_of(graph: Graph, firsts: Sequence[int], bands: Bands) -> Horizon:
-    """The tables for pipelines that begin on one of `firsts`, which share their way back."""
-    first, tracked = firsts[0], _tracked(graph, firsts, len(bands.thresholds))
+def horizon_of(
+    graph: Graph, firsts: Sequence[int], bands: Bands, *, tracking: bool = True
+) -> Horizon:
+    """The tables for pipelines that begin on one of `firsts`, which share their way back.
+
+    Without `tracking` any device may be used again: tables that are quickly made, and bound less.
+    """
+    first, tracked = firsts[0], _tracked(graph, firsts, len(bands.thresholds)) if tracking else ()
     steps = steps_of(graph, firsts, bands, tracked)
     begun, total = steps.tables(
         graph.stage_s, graph.hop_s, graph.back_s[:, first], _longest_s(graph, first, bands)

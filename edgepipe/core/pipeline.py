@@ -9,39 +9,30 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import pairwise
 from typing import Any, Self
 
 from edgepipe.core import record
 from edgepipe.core.fit import Shortage
+from edgepipe.core.frame import Codec
 from edgepipe.core.inputs import Inputs
+from edgepipe.core.prediction import Prediction
+from edgepipe.core.work import Objective, Strategy
 from edgepipe.errors import PlanError
 
+__all__ = ["LeftOut", "Objective", "Plan", "Rival", "Stage", "Strategy", "stage_to_json"]
+
 SCHEMA = 1
-
-
-class Strategy(StrEnum):
-    """How layers are shared out. `manual` takes the user's split."""
-
-    EQUAL = "equal"
-    MANUAL = "manual"
-
-
-class Objective(StrEnum):
-    """What a plan is to be good at."""
-
-    LATENCY = "latency"
-    THROUGHPUT = "throughput"
-    PREFILL = "prefill"
-    TRAIN = "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """Layers [first, end) on a device, and what they take of its memory.
 
-    `memory_bytes` is all that the worker will hold: baseline, weights, KV cache and workspace.
+    `memory_bytes` is all that the worker will hold: baseline, weights, KV cache, workspace and, in
+    training, the `inflight` microbatches. `forward_s` and `backward_s` are predicted seconds per
+    frame; `codec_forward` is of what it sends downstream, on the last stage home, and
+    `codec_backward` of what it sends up.
     """
 
     node: str
@@ -56,11 +47,21 @@ class Stage:
     weight_bytes: int
     kv_bytes: int
     workspace_bytes: int
+    inflight_bytes: int = 0
+    forward_s: float = 0.0
+    backward_s: float = 0.0
+    codec_forward: Codec = Codec.NONE
+    codec_backward: Codec | None = None
+    inflight: int = 1
+    predicted_busy: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:
-    """A device that the plan does not use, and why; `gain` is what it would bring, if known."""
+    """A device that the plan does not use, and why.
+
+    `gain` is how much faster the plan is without it, as a share, if known.
+    """
 
     node: str
     device: str
@@ -69,17 +70,37 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rival:
+    """What another strategy comes to; without a prediction where it does not fit."""
+
+    strategy: Strategy
+    feasible: bool
+    short_by_bytes: int
+    predicted: Prediction | None
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Stages in pipeline order; infeasible where memory is short, and then by how much."""
+    """Stages in pipeline order; infeasible where memory is short, and then by how much.
+
+    No plan is better than an exact one by more than the share `gap`, by the stated cost model.
+    """
 
     model: str
     objective: Objective
     strategy: Strategy
     feasible: bool
     short_by_bytes: int
+    microbatches: int
+    recompute: bool
+    num_groups: int
+    gap: float
     stages: tuple[Stage, ...]
     left_out: tuple[LeftOut, ...]
     shortages: tuple[Shortage, ...]
+    predicted: Prediction | None
+    rivals: tuple[Rival, ...]
     inputs: Inputs
 
     @property
@@ -91,8 +112,11 @@ class Plan:
         """The document that `edgepipe plan --json` prints and `--save` writes."""
         document = {"schema": SCHEMA, **record.to_json(self)}
         document["stages"] = [stage_to_json(stage) for stage in self.stages]
-        document["inputs"]["links"] = []
-        return {**document, "predicted": {}, "rivals": []}
+        document["rivals"] = [
+            {**record.to_json(rival), "stages": [stage_to_json(stage) for stage in rival.stages]}
+            for rival in self.rivals
+        ]
+        return document
 
     @classmethod
     def from_json(cls, document: Any) -> Self:
@@ -122,9 +146,19 @@ def stage_to_json(stage: Stage) -> dict[str, Any]:
 
 
 def _flattened(document: Any) -> dict[str, Any]:
-    """The document with `first` and `end` in place of each stage's `layers`."""
+    """The document with `first` and `end` in place of each stage's `layers`, also of rivals."""
     if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
         raise ValueError(f"its schema is not {SCHEMA}")
+    rivals = document.get("rivals")
+    if not isinstance(rivals, list) or not all(isinstance(rival, Mapping) for rival in rivals):
+        raise ValueError("its rivals are not a list of objects")
+    return {
+        **_with_stages(document),
+        "rivals": [_with_stages(rival) for rival in rivals],
+    }
+
+
+def _with_stages(document: Mapping[str, Any]) -> dict[str, Any]:
     stages = document.get("stages")
     if not isinstance(stages, list):
         raise ValueError("its stages are not a list")  # noqa: TRY004

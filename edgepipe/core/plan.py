@@ -1,242 +1,204 @@
-"""Which device runs which layers, and whether they fit."""
+"""Which device runs which layers: the plan, its rivals, and whether they fit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import assert_never
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from edgepipe.core.candidates import Candidate, check_enough, choose, in_order
-from edgepipe.core.fit import (
-    Claim,
-    Shortage,
-    Workload,
-    short_by_bytes,
-    shortages,
-    stage_memory,
+from edgepipe.core.candidates import check_enough, choose
+from edgepipe.core.choosing import (
+    MAX_EXPANSIONS,
+    Progress,
+    Rule,
+    Searched,
+    best_of,
+    by_rule,
+    cases_of,
+    find,
 )
-from edgepipe.core.frame import DType
+from edgepipe.core.costs import cost
 from edgepipe.core.inputs import inputs
-from edgepipe.core.model import ModelShape
-from edgepipe.core.pipeline import LeftOut, Objective, Plan, Stage, Strategy
-from edgepipe.core.size import human_size
-from edgepipe.core.split import LayerRange, equal_split, manual_split
-from edgepipe.errors import DoesNotFit, SplitError, UsageError
+from edgepipe.core.leaving import left_out
+from edgepipe.core.outcome import Outcome
+from edgepipe.core.pipeline import Plan, Rival
+from edgepipe.core.placing import proportional, ranged, roomiest
+from edgepipe.core.posing import Asked, Case
+from edgepipe.core.prediction import predict
+from edgepipe.core.problem import Placement
+from edgepipe.core.split import equal_split, manual_split
+from edgepipe.core.staging import stages_of
+from edgepipe.core.work import Strategy
+from edgepipe.errors import SplitError, UsageError
 
-__all__ = [
-    "Candidate",
-    "LeftOut",
-    "Objective",
-    "Plan",
-    "Stage",
-    "Strategy",
-    "plan",
-    "require_fit",
-]
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Found:
+    """What a strategy came to: an outcome that fits, or else the placement that lacks least."""
+
+    outcome: Outcome | None
+    lacking: tuple[Case, Placement]
+    gap: float = 0.0
 
 
 def plan(
-    model: ModelShape,
-    devices: Sequence[Candidate],
+    asked: Asked,
     *,
     strategy: Strategy,
-    objective: Objective,
-    dtype: DType,
-    num_slots: int,
-    max_positions: int,
-    prefill_chunk: int,
-    num_stages: int | None = None,
-    nodes: Sequence[str] | None = None,
     split: Sequence[int] | None = None,
+    rivals: Collection[Strategy] = tuple(Strategy),
+    max_expansions: int = MAX_EXPANSIONS,
+    progress: Progress = lambda _done, _total: None,
 ) -> Plan:
     """Share the model's layers out to devices, one stage each, and check that they fit.
 
     Args:
-        model: what is placed.
-        devices: every device that may be used; those not used are listed as left out.
-        strategy: `equal` gives every stage as many layers as can be; `manual` takes `split`.
-        objective: noted in the plan.
-        dtype: of weights and KV cache.
-        num_slots: sequences held at once.
-        max_positions: tokens held of each.
-        prefill_chunk: prompt tokens in one frame.
-        num_stages: exactly so many; `equal` then takes the devices with the most usable memory.
-        nodes: these, in this order; otherwise all, by name. A node gives all its devices.
-        split: for `manual`, the layers at which a new stage begins.
+        asked: the model, the devices that may be used, and what for.
+        strategy: `exact` searches subset, order and cuts; `proportional` and `equal` use all
+            devices, in proportion to their speed or with as many layers as can be; `manual` takes
+            `split`.
+        rivals: the strategies that it is compared with, and that `exact` may not be worse than.
+        split: the layers at which a new stage begins, for `manual`, or for it as a rival.
+        max_expansions: see `search`.
+        progress: told how far the search is.
 
     Raises:
         SplitError: the split does not rise inside the model, or does not match the devices.
-        UsageError: a strategy without what it needs, or a node named twice.
-        PlanError: fewer devices or layers than stages, or a node that is not here.
+        UsageError: a strategy without what it needs.
+        PlanError: fewer devices or layers than stages.
     """
-    workload = Workload(
-        dtype=dtype,
-        num_slots=num_slots,
-        max_positions=max_positions,
-        prefill_chunk=prefill_chunk,
-    )
-    ordered = in_order(devices, nodes)
-    match strategy:
-        case Strategy.EQUAL:
-            chosen = _equal_devices(ordered, num_stages, nodes, split, model.num_layers)
-            ranges = equal_split(model.num_layers, len(chosen))
-        case Strategy.MANUAL:
-            ranges = _manual_ranges(model.num_layers, split)
-            chosen = _manual_devices(ordered, len(ranges), num_stages, nodes)
-        case _:
-            assert_never(strategy)
-    stages = _stages(model, chosen, ranges, workload)
-    claims = _claims(stages, devices)
-    return Plan(
-        model=model.name,
-        objective=objective,
-        strategy=strategy,
-        feasible=not shortages(claims),
-        short_by_bytes=short_by_bytes(claims),
-        stages=stages,
-        left_out=_left_out(devices, ordered, chosen),
-        shortages=shortages(claims),
-        inputs=inputs(model, devices, workload),
-    )
+    rules = _rules(asked, strategy, split)
+    cases = cases_of(asked)
+    by_strategy = {
+        name: by_rule(asked, cases, rule)
+        for name, rule in rules.items()
+        if name in {strategy, *rivals}
+    }
+    found = {
+        name: _Found(outcome=outcome, lacking=_lacking(cases, rules[name]))
+        for name, outcome in by_strategy.items()
+    }
+    if Strategy.EXACT in {strategy, *rivals}:
+        searched = find(asked, cases, max_expansions=max_expansions, progress=progress)
+        found[Strategy.EXACT] = _exact(asked, searched, by_strategy, rules)
+    return _plan(asked, strategy, found)
 
 
-def _equal_devices(
-    ordered: Sequence[Candidate],
-    num_stages: int | None,
-    nodes: Sequence[str] | None,
-    split: Sequence[int] | None,
-    num_layers: int,
-) -> tuple[Candidate, ...]:
-    if split is not None:
-        raise UsageError("a split needs the strategy manual: leave out --split or --strategy equal")
-    return choose(ordered, num_stages=num_stages, num_layers=num_layers, exactly=nodes is not None)
-
-
-def _manual_ranges(num_layers: int, split: Sequence[int] | None) -> tuple[LayerRange, ...]:
-    if split is None:
+def _rules(asked: Asked, strategy: Strategy, split: Sequence[int] | None) -> dict[Strategy, Rule]:
+    """The strategies that are rules, as what they place; those that cannot be are left out."""
+    rules: dict[Strategy, Rule] = {}
+    if split is not None and strategy in {Strategy.EQUAL, Strategy.PROPORTIONAL}:
+        raise UsageError(
+            f"a split needs the strategy manual: leave out --split or --strategy {strategy}"
+        )
+    if strategy is Strategy.MANUAL and split is None:
         raise UsageError("the strategy manual needs --split, as in --split 10,20")
-    return manual_split(num_layers, split)
+    if split is not None:
+        rules[Strategy.MANUAL] = _manual(asked, split)
+    if strategy is Strategy.MANUAL and asked.num_stages is None and not asked.in_order:
+        asked = replace(asked, num_stages=len(split or ()) + 1)
+    devices = _all_devices(asked)
+    ranges = equal_split(asked.model.num_layers, len(devices))
+    rules[Strategy.PROPORTIONAL] = lambda problem: proportional(problem, devices)
+    rules[Strategy.EQUAL] = lambda _: ranged(ranges, devices)
+    return rules
 
 
-def _manual_devices(
-    ordered: Sequence[Candidate],
-    count: int,
-    num_stages: int | None,
-    nodes: Sequence[str] | None,
-) -> tuple[Candidate, ...]:
-    """One device for each range, the first ones; those asked for by name or number must match."""
-    wanted = num_stages if num_stages is not None else len(ordered) if nodes is not None else count
+def _all_devices(asked: Asked) -> tuple[int, ...]:
+    """The devices of a plan that uses all it can, or as many as were asked for."""
+    candidates = asked.survey.devices
+    used = choose(
+        candidates,
+        num_stages=asked.num_stages,
+        num_layers=asked.model.num_layers,
+        exactly=asked.in_order,
+    )
+    return tuple(candidates.index(candidate) for candidate in used)
+
+
+def _manual(asked: Asked, split: Sequence[int]) -> Rule:
+    ranges = manual_split(asked.model.num_layers, split)
+    count, here = len(ranges), len(asked.survey.devices)
+    wanted = asked.num_stages or (here if asked.in_order else count)
     if wanted != count:
         raise SplitError(
             f"the split makes {count} stages for {wanted} devices: "
             "it must name one layer fewer than there are devices"
         )
-    check_enough(ordered, count)
-    return tuple(ordered[:count])
+    check_enough(asked.survey.devices, count)
+    return lambda _: ranged(ranges, range(count))
 
 
-def _stages(
-    model: ModelShape,
-    chosen: Sequence[Candidate],
-    ranges: Sequence[LayerRange],
-    workload: Workload,
-) -> tuple[Stage, ...]:
-    last = len(chosen) - 1
-    return tuple(
-        _stage(model, candidate, layers, workload, embedding=at == 0, head=at == last)
-        for at, (candidate, layers) in enumerate(zip(chosen, ranges, strict=True))
+def _lacking(cases: Sequence[Case], rule: Rule) -> tuple[Case, Placement]:
+    """What a rule places, in the setting where it lacks least."""
+    placed = [(case, rule(case.problem)) for case in cases]
+    return min(
+        (each for each in placed if each[1]),
+        key=lambda each: _short_by(*each),
+        default=placed[0],
     )
 
 
-def _stage(
-    model: ModelShape,
-    candidate: Candidate,
-    layers: LayerRange,
-    workload: Workload,
-    *,
-    embedding: bool,
-    head: bool,
-) -> Stage:
-    items = model.items(*layers, embedding=embedding, head=head)
-    memory = stage_memory(model, items, workload)
-    baseline = candidate.device.baseline_bytes
-    return Stage(
-        node=candidate.node,
-        device=candidate.device.id,
-        first=layers[0],
-        end=layers[1],
-        embedding=embedding,
-        head=head,
-        memory_bytes=baseline + memory.total_bytes,
-        memory_limit_bytes=candidate.device.memory_limit_bytes,
-        baseline_bytes=baseline,
-        weight_bytes=memory.weight_bytes,
-        kv_bytes=memory.kv_bytes,
-        workspace_bytes=memory.workspace_bytes,
+def _short_by(case: Case, placement: Placement) -> int:
+    return cost(case.problem, placement).short_by_bytes
+
+
+def _exact(
+    asked: Asked,
+    searched: Searched,
+    rivals: Mapping[Strategy, Outcome | None],
+    rules: Mapping[Strategy, Rule],
+) -> _Found:
+    """The winner of what was searched and of all rivals."""
+    best = best_of(asked, searched.candidates)
+    outcomes = [each for each in (best, *rivals.values()) if each is not None]
+    every = _all_devices(asked)
+    least: list[Rule] = [*rules.values(), lambda problem: roomiest(problem, every)]
+    return _Found(
+        outcome=min(outcomes, key=lambda outcome: outcome.seconds, default=None),
+        lacking=min(
+            (_lacking(searched.cases, rule) for rule in least), key=lambda each: _short_by(*each)
+        ),
+        gap=searched.gap,
     )
 
 
-def _claims(stages: Sequence[Stage], devices: Sequence[Candidate]) -> tuple[Claim, ...]:
-    """What every device will hold; one without a stage still holds its idle worker."""
-    wanted = {(stage.node, stage.device): stage.memory_bytes for stage in stages}
-    return tuple(
-        Claim(
-            node=candidate.node,
-            device=candidate.device.id,
-            pool=candidate.device.pool,
-            memory_bytes=wanted.get(candidate.key, candidate.device.baseline_bytes),
-            limit_bytes=candidate.device.memory_limit_bytes,
-            idle=candidate.key not in wanted,
-        )
-        for candidate in devices
+def _plan(asked: Asked, strategy: Strategy, found: Mapping[Strategy, _Found]) -> Plan:
+    mine = found[strategy]
+    case, placement = (
+        mine.lacking if mine.outcome is None else (mine.outcome.case, mine.outcome.placement)
+    )
+    costs = cost(case.problem, placement)
+    exact = strategy is Strategy.EXACT
+    return Plan(
+        model=asked.model.name,
+        objective=asked.work.objective,
+        strategy=strategy,
+        feasible=mine.outcome is not None,
+        short_by_bytes=costs.short_by_bytes,
+        microbatches=case.setting.num_microbatches,
+        recompute=case.setting.recompute,
+        num_groups=case.setting.num_groups,
+        gap=mine.gap if exact else 0.0,
+        stages=stages_of(asked, case, placement, mine.outcome),
+        left_out=tuple(left_out(asked, placement, mine.outcome if exact else None)),
+        shortages=costs.shortages,
+        predicted=None if mine.outcome is None else predict(asked, mine.outcome),
+        rivals=tuple(
+            _rival(asked, name, each)
+            for name, each in sorted(found.items())
+            if name is not strategy
+        ),
+        inputs=inputs(asked, case),
     )
 
 
-def _left_out(
-    devices: Sequence[Candidate], ordered: Sequence[Candidate], chosen: Sequence[Candidate]
-) -> tuple[LeftOut, ...]:
-    used, named = ({candidate.key for candidate in group} for group in (chosen, ordered))
-    few = f"the plan has {len(chosen)} stage{'s' if len(chosen) > 1 else ''}"
-    return tuple(
-        LeftOut(
-            node=candidate.node,
-            device=candidate.device.id,
-            reason=few if candidate.key in named else "its node was not named",
-        )
-        for candidate in devices
-        if candidate.key not in used
+def _rival(asked: Asked, strategy: Strategy, found: _Found) -> Rival:
+    outcome = found.outcome
+    case, placement = found.lacking if outcome is None else (outcome.case, outcome.placement)
+    return Rival(
+        strategy=strategy,
+        feasible=outcome is not None,
+        short_by_bytes=0 if outcome is not None else _short_by(case, placement),
+        predicted=None if outcome is None else predict(asked, outcome),
+        stages=stages_of(asked, case, placement, outcome),
     )
-
-
-def require_fit(plan: Plan) -> None:
-    """Raises DoesNotFit where memory is short: how much is missing, where, and what would help."""
-    if plan.feasible:
-        return
-    missing = ", ".join(_missing(shortage) for shortage in plan.shortages)
-    raise DoesNotFit(
-        f"{plan.model} needs {missing}; {_remedy(plan)}", short_by_bytes=plan.short_by_bytes
-    )
-
-
-def _missing(shortage: Shortage) -> str:
-    more, needed, limit = (
-        human_size(size)
-        for size in (shortage.short_by_bytes, shortage.needed_bytes, shortage.limit_bytes)
-    )
-    place = f"{shortage.node} ({' and '.join(shortage.devices)})"
-    return f"{more} more on {place}: {needed} of {limit}"
-
-
-def _remedy(plan: Plan) -> str:
-    """Slots and context help only where the weights alone would fit."""
-    if all(_weights_fit(plan, shortage) for shortage in plan.shortages):
-        return "fewer slots, a shorter context, or another machine would help"
-    return "another machine or a smaller dtype would help"
-
-
-def _weights_fit(plan: Plan, shortage: Shortage) -> bool:
-    spare = sum(
-        stage.kv_bytes + stage.workspace_bytes
-        for stage in plan.stages
-        if stage.node == shortage.node and stage.device in shortage.devices
-    )
-    return spare >= shortage.short_by_bytes

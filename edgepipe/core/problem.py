@@ -18,9 +18,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepipe.core.fit import Workload, stage_memory
 from edgepipe.core.goal import Goal, Train
-from edgepipe.core.model import ModelShape
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -106,12 +104,13 @@ class Problem:
 
     `item_s` [D, I] are seconds per frame: of one token of a stream, of a group, or of a chunk, as
     the goal wants. `stage_bytes` [L, L] is what a stage of layers [first, end) takes beside the
-    baseline (see `stage_bytes_of`). `link_bytes_per_s` and `link_latency_s` [D, D] are from the
-    row's device to the column's, loopback where they share a host; `frame_share` and
-    `gradient_share` [D, D] are what a codec leaves of a frame's bytes on that way, all where None.
-    A host that `nics` does not name is never a bottleneck. `num_stages` asks for exactly so many
-    stages, `order` for all these devices (indices) in this order. For training, `item_s` are
-    forward and backward of a microbatch, with what is computed again, and `training` is set.
+    baseline. `link_bytes_per_s` and `link_latency_s` [D, D] are from the row's device to the
+    column's, loopback where they share a host; `return_latency_s` [D, D] is that of what goes home,
+    which no codec touches, `link_latency_s` where None. `frame_share` and `gradient_share` [D, D] are what a
+    codec leaves of a frame's bytes on that way, all where None. A host that `nics` does not name
+    is never a bottleneck. `num_stages` asks for exactly so many stages, `order` for all these
+    devices (indices) in this order. For training, `item_s` are forward and backward of a
+    microbatch, with what is computed again, and `training` is set.
     """
 
     devices: tuple[Device, ...]
@@ -123,6 +122,7 @@ class Problem:
     goal: Goal
     frame_share: Floats | None = None
     gradient_share: Floats | None = None
+    return_latency_s: Floats | None = None
     nics: Mapping[str, Nic] = field(default_factory=dict)
     training: Training | None = None
     num_stages: int | None = None
@@ -175,15 +175,24 @@ class Problem:
         """Seconds between the last stage's device (row) and the first's [D, D]; 0 to itself."""
         seconds = np.zeros_like(self.link_latency_s)
         if self.traffic.return_bytes is not None:
-            seconds += self._link_s(self.traffic.return_bytes)
+            seconds += self._home_s(self.traffic.return_bytes)
         if self.traffic.exchange_bytes is not None:
-            exchange = self._link_s(self.traffic.exchange_bytes)
+            exchange = self._home_s(self.traffic.exchange_bytes)
             seconds += exchange + exchange.T
         np.fill_diagonal(seconds, 0.0)
         return seconds
 
-    def _link_s(self, num_bytes: Floats | int) -> Floats:
-        """Seconds of so many bytes over each link [D, D]."""
+    @property
+    def home_latency_s(self) -> Floats:
+        """A link's latency for what goes home [D, D]."""
+        return self.link_latency_s if self.return_latency_s is None else self.return_latency_s
+
+    def _home_s(self, num_bytes: int) -> Floats:
+        """Seconds of so many bytes that go home, or are exchanged, over each link [D, D]."""
+        return self.home_latency_s + num_bytes / self.link_bytes_per_s
+
+    def _link_s(self, num_bytes: Floats) -> Floats:
+        """Seconds of so many encoded bytes over each link [D, D]."""
         return self.link_latency_s + num_bytes / self.link_bytes_per_s
 
 
@@ -207,17 +216,6 @@ def stage_seconds(problem: Problem) -> Floats:
     ends = sums[:, [end for _, end in ranges]]
     seconds = ends[:, None, :] - begins[:, :, None]
     return seconds * np.triu(np.ones((num + 1, num + 1)), k=1)
-
-
-def stage_bytes_of(model: ModelShape, workload: Workload) -> Ints:
-    """What a stage of layers [first, end) takes beside the baseline [L, L]; 0 where empty."""
-    num = model.num_layers
-    table = np.zeros((num + 1, num + 1), dtype=np.int64)
-    for first in range(num):
-        for end in range(first + 1, num + 1):
-            items = model.items(first, end, embedding=first == 0, head=end == num)
-            table[first, end] = stage_memory(model, items, workload).total_bytes
-    return table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

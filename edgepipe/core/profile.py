@@ -58,6 +58,7 @@ class DeviceProfile:
 
     `memory_limit_bytes` is what edgepipe may use of it; `pool` names the memory it shares with
     other devices of the node; `baseline_bytes` is what the idle worker holds already.
+    `libraries` names those that compute, with their versions.
     """
 
     id: DeviceId
@@ -73,11 +74,15 @@ class DeviceProfile:
     slowdown: float = 1.0
     engines: tuple[str, ...] = ("torch",)
     lease: LeaseView | None = None
+    libraries: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeProfile:
-    """One machine. `host_id` is equal for agents that share a machine (loopback reaches them)."""
+    """One machine. `host_id` is equal for agents that share a machine (loopback reaches them).
+
+    `machine_id` is equal for hosts that share the cores of one, as containers do.
+    """
 
     id: NodeId
     name: str
@@ -87,3 +92,4 @@ class NodeProfile:
     host_id: str
     addresses: tuple[Address, ...]
     devices: tuple[DeviceProfile, ...]
+    machine_id: str = ""

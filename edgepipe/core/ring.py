@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Self
 
 from edgepipe.core.hop import Frame, Hop, Place, hop
-from edgepipe.core.problem import Placement, Problem, check_placement, stage_s
+from edgepipe.core.problem import Floats, Placement, Problem, check_placement, stage_s
 from edgepipe.core.timeline import Input, Task
 
 
@@ -49,10 +49,13 @@ class Ring:
                     sender.device,
                     receiver.device,
                     float(frame_bytes[sender.device, receiver.device]),
+                    problem.link_latency_s,
                 )
                 for sender, receiver in pairwise(placement)
             ),
-            back=Hop() if nothing else _hop(problem, last, first, return_bytes or 0),
+            back=Hop()
+            if nothing
+            else _hop(problem, last, first, return_bytes or 0, problem.home_latency_s),
         )
 
     def tasks(self, num_frames: int, *, num_groups: int) -> list[list[Task[Visit]]]:
@@ -87,10 +90,10 @@ def _place(problem: Problem, device: int) -> Place:
     return Place(name=where.name, host=where.host)
 
 
-def _hop(problem: Problem, sender: int, receiver: int, num_bytes: float) -> Hop:
+def _hop(problem: Problem, sender: int, receiver: int, num_bytes: float, latency_s: Floats) -> Hop:
     frame = Frame(
         num_bytes=num_bytes,
         bytes_per_s=float(problem.link_bytes_per_s[sender, receiver]),
-        latency_s=float(problem.link_latency_s[sender, receiver]),
+        latency_s=float(latency_s[sender, receiver]),
     )
     return hop(_place(problem, sender), _place(problem, receiver), frame, problem.nics)

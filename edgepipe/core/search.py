@@ -42,8 +42,8 @@ class Solution:
     """The best placements, the best first; none where none fits.
 
     No placement is better than the first by more than the share `gap` of its figure: 0 is a proof
-    that it is the best, or, without placements, that none fits. Without placements and proof the
-    gap is 1.
+    that it is the best, or, without placements, that none fits that is worth it. Without
+    placements, proof and a figure that they had to be worth, the gap is 1.
     """
 
     found: tuple[Found, ...]
@@ -56,13 +56,20 @@ class Solution:
         return self.gap == 0
 
 
-def search(problem: Problem, *, num_best: int = 32, max_expansions: int = 200_000) -> Solution:
+def search(
+    problem: Problem,
+    *,
+    num_best: int = 32,
+    max_expansions: int = 200_000,
+    worth: float = np.inf,
+) -> Solution:
     """The `num_best` best placements that fit.
 
-    `max_expansions` bounds the work, counted in begun pipelines that are extended by a stage.
+    Only those that rank below `worth` (see `costs.rank_of`) are looked for. `max_expansions` bounds
+    the work, counted in begun pipelines that are extended by a stage.
     """
     graph = graph_of(problem)
-    best = Best(problem=problem, num=num_best)
+    best = Best(problem=problem, num=num_best, worth=worth)
     run = _Search(graph=graph, spectrum=Spectrum.of(graph), best=best, budget=max_expansions)
     run.run()
     ordered = sorted(best.ranks, key=best.ranks.__getitem__)
@@ -91,14 +98,25 @@ class _Search:
 
     def gap(self) -> float:
         """How much better than the best one found another may be, as a share of its figure."""
-        best = self.best.first
+        best = min(self.best.first, self.best.worth)
         if self.unproven >= best:
             return 0.0
         return float(1 - self.unproven / best) if np.isfinite(best) else 1.0
 
     def _look(self, firsts: tuple[int, ...]) -> _Look:
+        """A glance with no device kept track of, then a look at what may be worth it."""
         within = Range(0, self._num_useful())
-        horizon = horizon_of(self.graph, firsts, self.spectrum.bands(within))
+        if np.isfinite(self.best.limit):
+            glance = self._seen(firsts, within, tracking=False)
+            useful = glance.useful(self.best.limit)
+            if useful is None:
+                return glance
+            within = useful
+        return self._seen(firsts, within, tracking=True)
+
+    def _seen(self, firsts: tuple[int, ...], within: Range, *, tracking: bool) -> _Look:
+        bands = self.spectrum.bands(within)
+        horizon = horizon_of(self.graph, firsts, bands, tracking=tracking)
         beam = self._walk(horizon, _FIRST_WIDTH)
         return _Look(firsts=firsts, within=within, bounds=beam.bounds_by_band())
 

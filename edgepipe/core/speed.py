@@ -4,7 +4,8 @@ decode   one row of each of so many sequences, as a group of them goes round the
 prefill  so many rows of one sequence
 train    a microbatch of so many rows, forward and backward
 
-A row that sees cached positions takes `attention_s` more for each of them.
+A row that sees other positions takes `attention_s` more for each of them when it is decoded, and
+`prefill_attention_s` as one of many of a prompt: the curves are of rows that see none.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from edgepipe.core.frame import Codec
+
+RUNTIME_S = 0.2e-3
+"""What a frame takes on a stage beside the engine, its codec and the link: two hand-offs between
+threads, headers, checks. Measured over a ring of stages that take no time (docs/LOG.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,15 +72,18 @@ class ItemSpeed:
     forward: Curve = field(default_factory=Curve)
     backward: Curve = field(default_factory=Curve)
     attention_s: float = 0.0
+    prefill_attention_s: float = 0.0
     update_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecSpeed:
-    """Seconds per value."""
+    """Seconds per value, and those of a call however few they are."""
 
     encode_s: float
     decode_s: float
+    encode_call_s: float = 0.0
+    decode_call_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +103,10 @@ class DeviceSpeed:
         speed = self.codecs.get(codec)
         if speed is None:
             return 0.0, 0.0
-        return speed.encode_s * num_values, speed.decode_s * num_values
+        return (
+            speed.encode_call_s + speed.encode_s * num_values,
+            speed.decode_call_s + speed.decode_s * num_values,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,10 +25,13 @@ class Survey:
     speeds: tuple[DeviceSpeed, ...]
     links: tuple[Link, ...] = ()
     nics: dict[str, Nic] = field(default_factory=dict)
+    _by_pair: dict[tuple[str, str], Link] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Every device has its speeds."""
         assert len(self.devices) == len(self.speeds)
+        by_pair = {(link.sender, link.receiver): link for link in self.links}
+        object.__setattr__(self, "_by_pair", by_pair)
 
     def of(self, nodes: Sequence[str] | None) -> Survey:
         """The devices of these nodes in that order, else all by name; raises as `in_order`."""
@@ -38,9 +41,9 @@ class Survey:
 
     def link(self, sender: Candidate, receiver: Candidate) -> Link:
         """The link from one device to another: a stated one, loopback, or one of no use."""
-        for link in self.links:
-            if (link.sender, link.receiver) == (sender.node, receiver.node):
-                return link
+        stated = self._by_pair.get((sender.node, receiver.node))
+        if stated is not None:
+            return stated
         near = sender.host == receiver.host
         return Link(
             sender=sender.node,

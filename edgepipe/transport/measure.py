@@ -44,11 +44,11 @@ CREDITS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkSpeed:
-    """One link in one direction, from here to there."""
+    """One link in one direction, from here to there; no raw TCP where it was not measured."""
 
     bytes_per_s: float
     latency_s: float
-    raw_tcp_bytes_per_s: float
+    raw_tcp_bytes_per_s: float = 0.0
 
 
 def probe_handler(
@@ -134,7 +134,7 @@ async def measure(
             stack.callback(pipe.drop)
             connection = await raw_tcp.connect(address.host, offer.port, offer.token)
             stack.enter_context(connection)
-            latency_s = await _latency_s(link)
+            latency_s = await measure_latency_s(link)
             grpc_s, raw_s = await _in_turn(link, connection, frame_bytes, repeats)
     except TimeoutError:
         raise Unreachable(f"{peer} took longer than {DEADLINE_S:g} s to measure") from None
@@ -149,8 +149,8 @@ async def burst(channel: grpc.aio.Channel, hello: Hello, *, peer: str) -> float:
     """A quick look at a link, in bytes per second."""
     link = await dial(channel, replace(hello, credits=CREDITS), peer=peer, method="Probe")
     try:
-        await _send(link, _frame(SMALL_BYTES))
-        return BURST_BYTES / await _send(link, _frame(BURST_BYTES))
+        await send(link, frame_of(SMALL_BYTES))
+        return BURST_BYTES / await send(link, frame_of(BURST_BYTES))
     finally:
         await link.close()
 
@@ -169,27 +169,28 @@ async def _ask_raw_tcp(
     return pipe, fields.raw_tcp
 
 
-async def _latency_s(link: StreamLink) -> float:
-    small = _frame(SMALL_BYTES)
-    return statistics.median([await _send(link, small) for _ in range(ROUND_TRIPS)]) / 2
+async def measure_latency_s(link: StreamLink) -> float:
+    """Half the median round trip of a small frame and its credit."""
+    small = frame_of(SMALL_BYTES)
+    return statistics.median([await send(link, small) for _ in range(ROUND_TRIPS)]) / 2
 
 
 async def _in_turn(
     link: StreamLink, connection: socket.socket, frame_bytes: int, repeats: int
 ) -> tuple[float, float]:
     """Median seconds per frame over gRPC and over raw TCP, after one of each to warm up."""
-    frame = _frame(frame_bytes)
+    frame = frame_of(frame_bytes)
     start = time.perf_counter()
     rounds: list[tuple[float, float]] = []
     while len(rounds) <= repeats:
-        rounds.append((await _send(link, frame), await _send_raw(connection, frame.payload)))
+        rounds.append((await send(link, frame), await _send_raw(connection, frame.payload)))
         if len(rounds) > 1 and time.perf_counter() - start > ENOUGH_S:
             break
     grpc_s, raw_s = zip(*rounds[1:], strict=True)
     return statistics.median(grpc_s), statistics.median(raw_s)
 
 
-async def _send(link: StreamLink, frame: Frame) -> float:
+async def send(link: StreamLink, frame: Frame) -> float:
     """Seconds until the frame's credit is back."""
     start = time.perf_counter()
     link.send(frame)
@@ -203,7 +204,8 @@ async def _send_raw(connection: socket.socket, payload: memoryview) -> float:
     return time.perf_counter() - start
 
 
-def _frame(size: int) -> Frame:
+def frame_of(size: int) -> Frame:
+    """A frame of so many bytes."""
     header = Header(
         job=JobId(""),
         epoch=0,

@@ -6,13 +6,18 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from on_paper import GIB, llama, machine
+from on_paper import GIB, llama, machine, surveyed
 from rich.console import Console, RenderableType
 
+from edgepipe.cli.plan_tables import rivals_table
 from edgepipe.cli.tables import NodeRow, nodes_json, nodes_table, plan_table
+from edgepipe.core.fit import Workload
 from edgepipe.core.frame import DType
-from edgepipe.core.plan import Objective, Plan, Strategy, plan
+from edgepipe.core.pipeline import Plan
+from edgepipe.core.plan import plan
+from edgepipe.core.posing import Asked
 from edgepipe.core.profile import Address, LeaseView, NodeId, NodeProfile, NodeState
+from edgepipe.core.work import Objective, Strategy, Work
 
 DESK = (
     machine("desk", "cuda:0", limit=6 * GIB).device,
@@ -49,11 +54,17 @@ ROWS = (
 
 def make_plan(limit: int = 2 * GIB, num_slots: int = 4) -> Plan:
     devices = (machine("attic", limit=limit), machine("cellar"), machine("desk", "cuda:0"))
-    return plan(
-        llama(), (*devices, machine("pi", limit=GIB)), strategy=Strategy.EQUAL,
-        objective=Objective.LATENCY, dtype=DType.FLOAT32, num_slots=num_slots, max_positions=4096,
-        prefill_chunk=128, nodes=("attic", "cellar", "desk"),
-    )  # fmt: skip
+    model = llama()
+    workload = Workload(
+        dtype=DType.FLOAT32, num_slots=num_slots, max_positions=4096, prefill_chunk=128
+    )
+    asked = Asked.of(
+        model,
+        surveyed(model, (*devices, machine("pi", limit=GIB))),
+        Work(objective=Objective.LATENCY, workload=workload),
+        nodes=("attic", "cellar", "desk"),
+    )
+    return plan(asked, strategy=Strategy.EQUAL)
 
 
 def render(renderable: RenderableType, *, width: int = 100, terminal: bool = False) -> str:
@@ -70,6 +81,7 @@ def render(renderable: RenderableType, *, width: int = 100, terminal: bool = Fal
         ("table_no_nodes", nodes_table(())),
         ("table_plan", plan_table(make_plan())),
         ("table_plan_short", plan_table(make_plan(limit=GIB // 2))),
+        ("table_rivals", rivals_table(make_plan())),
     ],
 )
 def test_golden(name: str, renderable: RenderableType, golden: Callable[[str, str], None]) -> None:

@@ -16,7 +16,7 @@ from cluster.conftest import Cluster
 from cluster.tiny_folder import CONTEXT, write_tiny
 
 from edgepipe.coordinator.deployment import Deployment
-from edgepipe.coordinator.emulated import HIDDEN_SIZE, emulated_deployment
+from edgepipe.coordinator.emulated import HIDDEN_SIZE, emulate, emulated_deployment
 from edgepipe.coordinator.launch import deployment, prepare, weight_parts
 from edgepipe.coordinator.leases import LeaseClient
 from edgepipe.coordinator.nodes import Roster, Search, find_nodes
@@ -51,14 +51,11 @@ async def found(cluster: Cluster) -> AsyncIterator[Roster]:
 
 def emulated(roster: Roster, *nodes: str) -> Deployment:
     return emulated_deployment(
-        roster,
-        num_stages=len(nodes),
-        stage_s=[0.0],
+        emulate(roster, num_stages=len(nodes), stage_s=[0.0], nodes=nodes),
         num_slots=1,
         max_positions=POSITIONS,
         prefill_chunk=16,
         codec=None,
-        nodes=nodes,
     )
 
 

@@ -44,7 +44,16 @@ CUTS = {
 }
 
 
-@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS.keys())
+SLOW_CUTS = {"2 stages", "4 stages", "uneven, named"}
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        pytest.param(cut, id=name, marks=[pytest.mark.slow] if name in SLOW_CUTS else [])
+        for name, cut in CUTS.items()
+    ],
+)
 def test_the_very_tokens(cluster: Cluster, whole: torch.nn.Module, cut: tuple[object, ...]) -> None:
     words = ("run", SMOLLM2, "--prompt", PROMPT, "--max-tokens", NUM_TOKENS, *EXACT, *cut, "--json")
     answer = cluster.run(*words)
@@ -68,7 +77,7 @@ def test_every_worker_stays_within_its_memory(cluster: Cluster) -> None:
 
 
 def test_a_seed_gives_the_same_answer_again(cluster: Cluster) -> None:
-    words = ("run", SMOLLM2, "--prompt", PROMPT, "--max-tokens", 24, "--temperature", 1.2)
+    words = ("run", SMOLLM2, "--prompt", PROMPT, "--max-tokens", 12, "--temperature", 1.2)
     words = (*words, "--top-p", 0.95, "--top-k", 50, "--json")
     one, two = (cluster.run(*words, "--seed", 7, "--stages", n).json for n in (2, 3))
     other = cluster.run(*words, "--seed", 8, "--stages", 2).json
@@ -78,7 +87,7 @@ def test_a_seed_gives_the_same_answer_again(cluster: Cluster) -> None:
 
 
 def test_a_stop_string_ends_the_text_before_it(cluster: Cluster) -> None:
-    words = ("run", SMOLLM2, "--prompt", PROMPT, "--max-tokens", 64, "--temperature", 0, "--json")
+    words = ("run", SMOLLM2, "--prompt", PROMPT, "--max-tokens", 16, "--temperature", 0, "--json")
     text = cluster.run(*words).json["text"]
     stop = text[20:26]
     stopped = cluster.run(*words, "--stop", stop).json
@@ -105,7 +114,7 @@ def test_chat_remembers_what_was_said(cluster: Cluster) -> None:
     assert talk.err.count("tokens/s") == 2
 
 
-@pytest.mark.parametrize("stages", [2, 4])
+@pytest.mark.parametrize("stages", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_int8_moves_the_logits_by_at_most_2_percent(cluster: Cluster, stages: int) -> None:
     words = ("--codec", "int8", "--dtype", "float32", "--stages", stages, "--json")
     found = cluster.run("verify", SMOLLM2, *words).json

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from cluster.conftest import Agent, Cluster, Command, Edgepipe, start_agents
 from cluster.in_this_process import Here, commands
 from cluster.tiny_folder import write_tiny
 
-from edgepipe.coordinator.emulated import emulated_deployment
+from edgepipe.coordinator.emulated import emulate, emulated_deployment
 from edgepipe.coordinator.nodes import Roster, Search, find_nodes
 from edgepipe.coordinator.pipeline import open_pipeline
 from edgepipe.coordinator.progress import Silent
@@ -207,9 +207,7 @@ def test_of_two_jobs_at_once_one_wins_and_the_other_is_told_who(duo: Cluster) ->
 
 def emulated_job(roster: Roster) -> Any:
     return emulated_deployment(
-        roster,
-        num_stages=2,
-        stage_s=[0.0],
+        emulate(roster, num_stages=2, stage_s=[0.0]),
         num_slots=1,
         max_positions=64,
         prefill_chunk=16,

@@ -23,7 +23,7 @@ from edgepipe.agent.home import EphemeralIdentity
 from edgepipe.agent.lease_book import LeaseBook
 from edgepipe.agent.stage_servicer import StageServicer
 from edgepipe.agent.weights import WeightStore
-from edgepipe.coordinator.emulated import emulated_deployment
+from edgepipe.coordinator.emulated import emulate, emulated_deployment
 from edgepipe.coordinator.nodes import Roster, Search, find_nodes
 from edgepipe.coordinator.pipeline import Pipeline, open_pipeline
 from edgepipe.coordinator.progress import Silent
@@ -132,9 +132,7 @@ async def emulated_pipeline(
     """A running job over all agents; greedy tokens are the positions they are sampled from."""
     async with found(agents) as roster:
         deployment = emulated_deployment(
-            roster,
-            num_stages=None,
-            stage_s=stage_s,
+            emulate(roster, num_stages=None, stage_s=stage_s),
             num_slots=num_slots,
             max_positions=256,
             prefill_chunk=16,

@@ -17,7 +17,7 @@ from tokenizers import decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from edgepipe.coordinator import pipeline as pipelines
-from edgepipe.coordinator.emulated import emulated_deployment
+from edgepipe.coordinator.emulated import emulate, emulated_deployment
 from edgepipe.coordinator.generation import Answer, Asked, ask, generate
 from edgepipe.coordinator.pipeline import Pipeline, open_pipeline
 from edgepipe.coordinator.progress import Silent
@@ -164,9 +164,7 @@ async def test_a_job_that_is_refused_keeps_no_device(
     monkeypatch.setattr(pipelines, "BACK_OFF_S", 0.001)
     async with found(agents) as roster:
         deployment = emulated_deployment(
-            roster,
-            num_stages=2,
-            stage_s=[0.0],
+            emulate(roster, num_stages=2, stage_s=[0.0]),
             num_slots=1,
             max_positions=8,
             prefill_chunk=8,

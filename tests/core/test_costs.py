@@ -22,9 +22,9 @@ from edgepipe.core.problem import (
     Problem,
     Stage,
     Traffic,
-    stage_bytes_of,
     stage_seconds,
 )
+from edgepipe.core.stage_bytes import stage_bytes_of
 
 ONE = (Stage(device=0, first=0, end=2),)
 TWO = (Stage(device=0, first=0, end=1), Stage(device=1, first=1, end=2))

@@ -6,15 +6,20 @@ import json
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from on_paper import GIB, llama, machine
+from on_paper import GIB, llama, machine, surveyed
 
 from edgepipe.core.candidates import Candidate
+from edgepipe.core.fit import Workload
 from edgepipe.core.frame import DType
 from edgepipe.core.model import ModelShape
-from edgepipe.core.plan import Objective, Plan, Strategy, plan, require_fit
+from edgepipe.core.pipeline import Plan
+from edgepipe.core.plan import plan
+from edgepipe.core.posing import Asked
+from edgepipe.core.remedy import require_fit
 from edgepipe.core.size import human_size
+from edgepipe.core.work import Objective, Strategy, Work
 from edgepipe.errors import DoesNotFit, PlanError, SplitError, UsageError
 
 MIB = 1 << 20
@@ -34,19 +39,17 @@ def make(
     split: tuple[int, ...] | None = None,
     dtype: DType = DType.FLOAT32,
 ) -> Plan:
-    return plan(
-        model,
-        devices,
-        strategy=strategy,
-        objective=Objective.LATENCY,
-        dtype=dtype,
-        num_slots=num_slots,
-        max_positions=max_positions,
-        prefill_chunk=128,
-        num_stages=num_stages,
-        nodes=nodes,
-        split=split,
+    workload = Workload(
+        dtype=dtype, num_slots=num_slots, max_positions=max_positions, prefill_chunk=128
     )
+    asked = Asked.of(
+        model,
+        surveyed(model, devices),
+        Work(objective=Objective.LATENCY, workload=workload),
+        nodes=nodes,
+        num_stages=num_stages,
+    )
+    return plan(asked, strategy=strategy, split=split, rivals=())
 
 
 def layers_of(made: Plan) -> list[tuple[int, int]]:
@@ -167,6 +170,7 @@ def test_weights_add_up_and_a_tied_tensor_counts_once_per_stage(
         assert stage.memory_bytes == sum(parts)
 
 
+@settings(max_examples=50, deadline=None)
 @given(short=st.integers(-10 * MIB, 10 * MIB), num_slots=st.integers(1, 16))
 def test_short_by_is_exact_to_the_byte(short: int, num_slots: int) -> None:
     needed = make(devices=(machine("a"),), num_slots=num_slots).stages[0].memory_bytes
@@ -175,6 +179,7 @@ def test_short_by_is_exact_to_the_byte(short: int, num_slots: int) -> None:
     assert made.short_by_bytes == max(short, 0)
 
 
+@settings(max_examples=50, deadline=None)
 @given(limits=st.tuples(st.integers(GIB // 2, GIB), st.integers(GIB // 2, GIB)))
 def test_devices_of_one_pool_share_its_memory(limits: tuple[int, int]) -> None:
     devices = (
@@ -334,7 +339,7 @@ def test_a_saved_plan_is_read_back(made: Plan) -> None:
         ({"schema": 2}, "its schema is not 1"),
         ({"stages": []}, "its stages do not follow one another"),
         ({"stages": [{}]}, "a stage's layers are not"),
-        ({"strategy": "best"}, ".strategy is not one of equal, manual"),
+        ({"strategy": "best"}, ".strategy is not one of exact, proportional, equal, manual"),
         ({"feasible": 1}, ".feasible is not of type bool"),
         ({"inputs": []}, ".inputs is not an object"),
     ],

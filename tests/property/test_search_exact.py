@@ -14,8 +14,9 @@ from edgepipe.core.fit import Workload
 from edgepipe.core.frame import DType
 from edgepipe.core.goal import Goal, Latency, Prefill, Throughput, Train
 from edgepipe.core.model import Item, ModelShape
-from edgepipe.core.problem import Device, Nic, Problem, Traffic, Training, stage_bytes_of
+from edgepipe.core.problem import Device, Nic, Problem, Traffic, Training
 from edgepipe.core.search import search
+from edgepipe.core.stage_bytes import stage_bytes_of
 
 NUM_BEST = 8
 FIGURES = ("latency", "throughput", "prefill")
@@ -296,6 +297,24 @@ def test_the_gap_holds_where_few_devices_are_kept_track_of(
             assert mine * (1 - solution.gap) <= best * (1 + 1e-8)
             assert mine >= best * (1 - 1e-8)
         assert len(found) == len(expected[figure]) or not solution.proven
+
+
+@pytest.mark.parametrize("seed", range(400, 420))
+def test_only_what_is_worth_it_is_found(seed: int) -> None:
+    instance = instance_of(seed, devices=4, layers=6)
+    expected = best_figures(instance, NUM_BEST)
+    for figure, goal in goals_of(instance).items():
+        if len(expected[figure]) < NUM_BEST or figure == "throughput":  # ranked by more than that
+            continue
+        worth = (expected[figure][0] + expected[figure][-1]) / 2
+        solution = search(problem_of(instance, goal), num_best=NUM_BEST, worth=worth)
+        found = [one.cost.seconds for one in solution.found]
+        wanted = [each for each in expected[figure] if each < worth]
+        assert solution.proven
+        assert found[:1] == pytest.approx(wanted[:1], rel=1e-8), f"{seed} {figure}"
+        assert not search(
+            problem_of(instance, goal), num_best=1, worth=expected[figure][0] * (1 - 1e-6)
+        ).found
 
 
 @pytest.mark.slow

@@ -1,9 +1,13 @@
-"""One end of a measurement, as a process of its own: `far HOST` or `near HOST PORT REPEATS`."""
+"""One end of a measurement, as a process of its own.
+
+`far HOST`, `near HOST PORT REPEATS` or `plan HOST PORT`.
+"""
 
 import asyncio
 import dataclasses
 import json
 import sys
+import time
 
 import grpc
 
@@ -12,6 +16,7 @@ from edgepipe.core.profile import Address
 from edgepipe.transport.channel import bind, create_server, open_channel
 from edgepipe.transport.grpc_link import SERVICE
 from edgepipe.transport.link import Hello
+from edgepipe.transport.link_speed import measure_to_plan
 from edgepipe.transport.measure import measure, probe_handler
 
 
@@ -37,6 +42,17 @@ async def near(host, port, repeats):
     sys.stdout.write(json.dumps(dataclasses.asdict(speed)))
 
 
+async def plan(host, port):
+    hello = Hello(api=API, job="job", epoch=1, fence=7, from_stage=0, credits=2)
+    async with open_channel(Address(host=host, port=port), None) as channel:
+        begin = time.perf_counter()
+        speed = await measure_to_plan(channel, hello, peer="far")
+        took_s = time.perf_counter() - begin
+    sys.stdout.write(json.dumps({**dataclasses.asdict(speed), "took_s": took_s}))
+
+
+ROLES = {"far": far, "near": near, "plan": plan}
+
 if __name__ == "__main__":
     role, host, *rest = sys.argv[1:]
-    asyncio.run(far(host) if role == "far" else near(host, *map(int, rest)))
+    asyncio.run(ROLES[role](host, *map(int, rest)))

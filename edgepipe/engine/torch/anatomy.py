@@ -10,7 +10,7 @@ layer emptied, and once per kind of layer to see the keys and values that it cac
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +70,7 @@ class Cut:
     head: bool
 
     @property
-    def layers(self) -> range:
+    def layers(self) -> Sequence[int]:
         """The stage's own layers."""
         return range(self.first, self.end)
 

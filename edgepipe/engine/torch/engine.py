@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from edgepipe.core.frame import DType, Span
 from edgepipe.engine.base import Loaded, Progress, StageSpec
-from edgepipe.engine.torch.anatomy import Cut, examine
+from edgepipe.engine.torch.anatomy import Anatomy, Cut, examine
 from edgepipe.engine.torch.architecture import build_on_meta, read_config, torch_dtype
 from edgepipe.engine.torch.batch import Batch, batches
 from edgepipe.engine.torch.cache import SlotCache
@@ -44,6 +44,11 @@ class TorchEngine:
         loader = Loader(model, anatomy, config=spec.config, device=self._device)
         weight_bytes = loader.load(items, spec.weights, progress)
         rebuild_buffers(model, self._device)
+        kv_bytes = self.take(StageModel(model, anatomy, cut), anatomy, cut, spec)
+        return Loaded(weight_bytes=weight_bytes, kv_bytes=kv_bytes)
+
+    def take(self, stage: StageModel, anatomy: Anatomy, cut: Cut, spec: StageSpec) -> int:
+        """Run a stage whose weights are there already; returns the bytes of its cache."""
         self._cache = SlotCache(
             {index: kv for index in cut.layers if (kv := anatomy.kv[index])},
             num_slots=spec.num_slots,
@@ -51,9 +56,9 @@ class TorchEngine:
             dtype=torch_dtype(spec.dtype),
             device=self._device,
         )
-        self._stage = StageModel(model, anatomy, cut)
-        self._head = spec.head
-        return Loaded(weight_bytes=weight_bytes, kv_bytes=self._cache.num_bytes)
+        self._stage = stage
+        self._head = cut.head
+        return self._cache.num_bytes
 
     def forward(
         self, spans: Sequence[Span], inputs: torch.Tensor, *, all_logits: bool = False

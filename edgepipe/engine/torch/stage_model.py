@@ -62,6 +62,20 @@ class StageModel:
         Returns:
             The hidden state [rows, tokens, hidden], or logits float32 [rows, 1 or tokens, vocab].
         """
+        return self._call(inputs, positions, cache, last_only=last_only)
+
+    def differentiable(self, inputs: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """One forward over whole sequences, without a cache and with autograd; else as `run`."""
+        return self._call(inputs, positions, None, last_only=False)
+
+    def _call(
+        self,
+        inputs: torch.Tensor,
+        positions: torch.Tensor,
+        cache: SlotCache | None,
+        *,
+        last_only: bool,
+    ) -> torch.Tensor:
         for rotary in self._moving_rotaries:
             _forget_lengths(rotary)
         arguments: dict[str, Any] = {"input_ids" if self._embedding else "inputs_embeds": inputs}
@@ -70,7 +84,7 @@ class StageModel:
         if self._takes_keep:
             arguments["logits_to_keep"] = 1 if last_only else 0
         self._input = inputs
-        logits = self._model(past_key_values=cache, use_cache=True, **arguments).logits
+        logits = self._model(past_key_values=cache, use_cache=cache is not None, **arguments).logits
         output = (logits[:, -1:] if last_only else logits).float() if self._head else self._output
         self._input = self._output = None
         assert output is not None

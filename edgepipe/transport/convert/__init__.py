@@ -26,6 +26,12 @@ from edgepipe.transport.convert.profiles import (
     node_to_wire,
 )
 from edgepipe.transport.convert.requests import admission_from_wire, request_to_wire
+from edgepipe.transport.convert.speeds import (
+    measured_from_wire,
+    measured_to_wire,
+    measurement_from_wire,
+    measurement_to_wire,
+)
 
 __all__ = [
     "address_from_wire",
@@ -43,6 +49,10 @@ __all__ = [
     "header_from_wire",
     "lease_from_wire",
     "lease_to_wire",
+    "measured_from_wire",
+    "measured_to_wire",
+    "measurement_from_wire",
+    "measurement_to_wire",
     "node_from_wire",
     "node_to_wire",
     "request_to_wire",

@@ -85,6 +85,7 @@ def device_to_wire(device: DeviceProfile) -> agent_pb2.DeviceProfile:
         slowdown=device.slowdown,
         engines=device.engines,
         lease=None if device.lease is None else lease_to_wire(device.lease),
+        libraries=device.libraries,
     )
 
 
@@ -104,6 +105,7 @@ def device_from_wire(wire: agent_pb2.DeviceProfile) -> DeviceProfile:
         slowdown=finite(wire.slowdown),
         engines=tuple(text(engine) for engine in few(wire.engines, MAX_DEVICES, "engines")),
         lease=lease_from_wire(wire.lease) if wire.HasField("lease") else None,
+        libraries=text(wire.libraries),
     )
 
 
@@ -118,6 +120,7 @@ def node_to_wire(node: NodeProfile) -> agent_pb2.NodeProfile:
         host_id=node.host_id,
         addresses=[address_to_wire(address) for address in node.addresses],
         devices=[device_to_wire(device) for device in node.devices],
+        machine_id=node.machine_id,
     )
 
 
@@ -132,4 +135,5 @@ def node_from_wire(wire: agent_pb2.NodeProfile) -> NodeProfile:
         host_id=text(wire.host_id),
         addresses=addresses_from_wire(wire.addresses),
         devices=tuple(device_from_wire(each) for each in few(wire.devices, MAX_DEVICES, "devices")),
+        machine_id=text(wire.machine_id),
     )

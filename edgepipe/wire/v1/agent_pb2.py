@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x65\x64gepipe/wire/v1/agent.proto\x12\x10\x65\x64gepipe.wire.v1\"\x1e\n\x0f\x44\x65scribeRequest\x12\x0b\n\x03\x61pi\x18\x01 \x01(\r\"S\n\x07\x41\x64\x64ress\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x11\n\tinterface\x18\x03 \x01(\t\x12\x19\n\x11speed_bytes_per_s\x18\x04 \x01(\x04\"M\n\tLeaseView\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x04\x12\x14\n\x0c\x65xpires_in_s\x18\x04 \x01(\x01\"\x9c\x02\n\rDeviceProfile\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04pool\x18\x04 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x19\n\x11memory_free_bytes\x18\x06 \x01(\x04\x12\x1a\n\x12memory_limit_bytes\x18\x07 \x01(\x04\x12\x16\n\x0e\x62\x61seline_bytes\x18\x08 \x01(\x04\x12\x0c\n\x04port\x18\t \x01(\r\x12\x13\n\x0bnum_threads\x18\n \x01(\r\x12\x10\n\x08slowdown\x18\x0b \x01(\x01\x12\x0f\n\x07\x65ngines\x18\x0c \x03(\t\x12*\n\x05lease\x18\r \x01(\x0b\x32\x1b.edgepipe.wire.v1.LeaseView\"\xc7\x01\n\x0bNodeProfile\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0b\n\x03\x61pi\x18\x04 \x01(\r\x12\x0f\n\x07\x63luster\x18\x05 \x01(\t\x12\x0f\n\x07host_id\x18\x06 \x01(\t\x12,\n\taddresses\x18\x07 \x03(\x0b\x32\x19.edgepipe.wire.v1.Address\x12\x30\n\x07\x64\x65vices\x18\x08 \x03(\x0b\x32\x1f.edgepipe.wire.v1.DeviceProfile\"^\n\x13\x41\x63quireLeaseRequest\x12\x0b\n\x03\x61pi\x18\x01 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0b\n\x03job\x18\x03 \x01(\t\x12\x0e\n\x06holder\x18\x04 \x01(\t\x12\r\n\x05ttl_s\x18\x05 \x01(\x01\"%\n\x05Lease\x12\r\n\x05\x66\x65nce\x18\x01 \x01(\x04\x12\r\n\x05ttl_s\x18\x02 \x01(\x01\"D\n\x11RenewLeaseRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x04\x12\x10\n\x08progress\x18\x03 \x01(\x04\"4\n\x13ReleaseLeaseRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x04\"\x13\n\x11ReleaseLeaseReply\"*\n\x04\x42lob\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"c\n\x0cWeightsOffer\x12%\n\x05\x62lobs\x18\x01 \x03(\x0b\x32\x16.edgepipe.wire.v1.Blob\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\">\n\x0eWeightsRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04have\x18\x03 \x01(\x08\x32\xa5\x03\n\x05\x41gent\x12L\n\x08\x44\x65scribe\x12!.edgepipe.wire.v1.DescribeRequest\x1a\x1d.edgepipe.wire.v1.NodeProfile\x12N\n\x0c\x41\x63quireLease\x12%.edgepipe.wire.v1.AcquireLeaseRequest\x1a\x17.edgepipe.wire.v1.Lease\x12J\n\nRenewLease\x12#.edgepipe.wire.v1.RenewLeaseRequest\x1a\x17.edgepipe.wire.v1.Lease\x12Z\n\x0cReleaseLease\x12%.edgepipe.wire.v1.ReleaseLeaseRequest\x1a#.edgepipe.wire.v1.ReleaseLeaseReply\x12V\n\x0eProvideWeights\x12\x1e.edgepipe.wire.v1.WeightsOffer\x1a .edgepipe.wire.v1.WeightsRequest(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x65\x64gepipe/wire/v1/agent.proto\x12\x10\x65\x64gepipe.wire.v1\"\x1e\n\x0f\x44\x65scribeRequest\x12\x0b\n\x03\x61pi\x18\x01 \x01(\r\"S\n\x07\x41\x64\x64ress\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x11\n\tinterface\x18\x03 \x01(\t\x12\x19\n\x11speed_bytes_per_s\x18\x04 \x01(\x04\"M\n\tLeaseView\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x04\x12\x14\n\x0c\x65xpires_in_s\x18\x04 \x01(\x01\"\xaf\x02\n\rDeviceProfile\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04pool\x18\x04 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x19\n\x11memory_free_bytes\x18\x06 \x01(\x04\x12\x1a\n\x12memory_limit_bytes\x18\x07 \x01(\x04\x12\x16\n\x0e\x62\x61seline_bytes\x18\x08 \x01(\x04\x12\x0c\n\x04port\x18\t \x01(\r\x12\x13\n\x0bnum_threads\x18\n \x01(\r\x12\x10\n\x08slowdown\x18\x0b \x01(\x01\x12\x0f\n\x07\x65ngines\x18\x0c \x03(\t\x12*\n\x05lease\x18\r \x01(\x0b\x32\x1b.edgepipe.wire.v1.LeaseView\x12\x11\n\tlibraries\x18\x0e \x01(\t\"\xdb\x01\n\x0bNodeProfile\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0b\n\x03\x61pi\x18\x04 \x01(\r\x12\x0f\n\x07\x63luster\x18\x05 \x01(\t\x12\x0f\n\x07host_id\x18\x06 \x01(\t\x12,\n\taddresses\x18\x07 \x03(\x0b\x32\x19.edgepipe.wire.v1.Address\x12\x30\n\x07\x64\x65vices\x18\x08 \x03(\x0b\x32\x1f.edgepipe.wire.v1.DeviceProfile\x12\x12\n\nmachine_id\x18\t \x01(\t\"^\n\x13\x41\x63quireLeaseRequest\x12\x0b\n\x03\x61pi\x18\x01 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0b\n\x03job\x18\x03 \x01(\t\x12\x0e\n\x06holder\x18\x04 \x01(\t\x12\r\n\x05ttl_s\x18\x05 \x01(\x01\"%\n\x05Lease\x12\r\n\x05\x66\x65nce\x18\x01 \x01(\x04\x12\r\n\x05ttl_s\x18\x02 \x01(\x01\"D\n\x11RenewLeaseRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x04\x12\x10\n\x08progress\x18\x03 \x01(\x04\"4\n\x13ReleaseLeaseRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x04\"\x13\n\x11ReleaseLeaseReply\"*\n\x04\x42lob\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"c\n\x0cWeightsOffer\x12%\n\x05\x62lobs\x18\x01 \x03(\x0b\x32\x16.edgepipe.wire.v1.Blob\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\">\n\x0eWeightsRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04have\x18\x03 \x01(\x08\x32\xa5\x03\n\x05\x41gent\x12L\n\x08\x44\x65scribe\x12!.edgepipe.wire.v1.DescribeRequest\x1a\x1d.edgepipe.wire.v1.NodeProfile\x12N\n\x0c\x41\x63quireLease\x12%.edgepipe.wire.v1.AcquireLeaseRequest\x1a\x17.edgepipe.wire.v1.Lease\x12J\n\nRenewLease\x12#.edgepipe.wire.v1.RenewLeaseRequest\x1a\x17.edgepipe.wire.v1.Lease\x12Z\n\x0cReleaseLease\x12%.edgepipe.wire.v1.ReleaseLeaseRequest\x1a#.edgepipe.wire.v1.ReleaseLeaseReply\x12V\n\x0eProvideWeights\x12\x1e.edgepipe.wire.v1.WeightsOffer\x1a .edgepipe.wire.v1.WeightsRequest(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,25 +38,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEASEVIEW']._serialized_start=167
   _globals['_LEASEVIEW']._serialized_end=244
   _globals['_DEVICEPROFILE']._serialized_start=247
-  _globals['_DEVICEPROFILE']._serialized_end=531
-  _globals['_NODEPROFILE']._serialized_start=534
-  _globals['_NODEPROFILE']._serialized_end=733
-  _globals['_ACQUIRELEASEREQUEST']._serialized_start=735
-  _globals['_ACQUIRELEASEREQUEST']._serialized_end=829
-  _globals['_LEASE']._serialized_start=831
-  _globals['_LEASE']._serialized_end=868
-  _globals['_RENEWLEASEREQUEST']._serialized_start=870
-  _globals['_RENEWLEASEREQUEST']._serialized_end=938
-  _globals['_RELEASELEASEREQUEST']._serialized_start=940
-  _globals['_RELEASELEASEREQUEST']._serialized_end=992
-  _globals['_RELEASELEASEREPLY']._serialized_start=994
-  _globals['_RELEASELEASEREPLY']._serialized_end=1013
-  _globals['_BLOB']._serialized_start=1015
-  _globals['_BLOB']._serialized_end=1057
-  _globals['_WEIGHTSOFFER']._serialized_start=1059
-  _globals['_WEIGHTSOFFER']._serialized_end=1158
-  _globals['_WEIGHTSREQUEST']._serialized_start=1160
-  _globals['_WEIGHTSREQUEST']._serialized_end=1222
-  _globals['_AGENT']._serialized_start=1225
-  _globals['_AGENT']._serialized_end=1646
+  _globals['_DEVICEPROFILE']._serialized_end=550
+  _globals['_NODEPROFILE']._serialized_start=553
+  _globals['_NODEPROFILE']._serialized_end=772
+  _globals['_ACQUIRELEASEREQUEST']._serialized_start=774
+  _globals['_ACQUIRELEASEREQUEST']._serialized_end=868
+  _globals['_LEASE']._serialized_start=870
+  _globals['_LEASE']._serialized_end=907
+  _globals['_RENEWLEASEREQUEST']._serialized_start=909
+  _globals['_RENEWLEASEREQUEST']._serialized_end=977
+  _globals['_RELEASELEASEREQUEST']._serialized_start=979
+  _globals['_RELEASELEASEREQUEST']._serialized_end=1031
+  _globals['_RELEASELEASEREPLY']._serialized_start=1033
+  _globals['_RELEASELEASEREPLY']._serialized_end=1052
+  _globals['_BLOB']._serialized_start=1054
+  _globals['_BLOB']._serialized_end=1096
+  _globals['_WEIGHTSOFFER']._serialized_start=1098
+  _globals['_WEIGHTSOFFER']._serialized_end=1197
+  _globals['_WEIGHTSREQUEST']._serialized_start=1199
+  _globals['_WEIGHTSREQUEST']._serialized_end=1261
+  _globals['_AGENT']._serialized_start=1264
+  _globals['_AGENT']._serialized_end=1685
 # @@protoc_insertion_point(module_scope)

@@ -37,7 +37,7 @@ class LeaseView(_message.Message):
     def __init__(self, job: _Optional[str] = ..., holder: _Optional[str] = ..., fence: _Optional[int] = ..., expires_in_s: _Optional[float] = ...) -> None: ...
 
 class DeviceProfile(_message.Message):
-    __slots__ = ("id", "kind", "name", "pool", "memory_bytes", "memory_free_bytes", "memory_limit_bytes", "baseline_bytes", "port", "num_threads", "slowdown", "engines", "lease")
+    __slots__ = ("id", "kind", "name", "pool", "memory_bytes", "memory_free_bytes", "memory_limit_bytes", "baseline_bytes", "port", "num_threads", "slowdown", "engines", "lease", "libraries")
     ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +51,7 @@ class DeviceProfile(_message.Message):
     SLOWDOWN_FIELD_NUMBER: _ClassVar[int]
     ENGINES_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
+    LIBRARIES_FIELD_NUMBER: _ClassVar[int]
     id: str
     kind: str
     name: str
@@ -64,10 +65,11 @@ class DeviceProfile(_message.Message):
     slowdown: float
     engines: _containers.RepeatedScalarFieldContainer[str]
     lease: LeaseView
-    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ..., pool: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., memory_free_bytes: _Optional[int] = ..., memory_limit_bytes: _Optional[int] = ..., baseline_bytes: _Optional[int] = ..., port: _Optional[int] = ..., num_threads: _Optional[int] = ..., slowdown: _Optional[float] = ..., engines: _Optional[_Iterable[str]] = ..., lease: _Optional[_Union[LeaseView, _Mapping]] = ...) -> None: ...
+    libraries: str
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ..., pool: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., memory_free_bytes: _Optional[int] = ..., memory_limit_bytes: _Optional[int] = ..., baseline_bytes: _Optional[int] = ..., port: _Optional[int] = ..., num_threads: _Optional[int] = ..., slowdown: _Optional[float] = ..., engines: _Optional[_Iterable[str]] = ..., lease: _Optional[_Union[LeaseView, _Mapping]] = ..., libraries: _Optional[str] = ...) -> None: ...
 
 class NodeProfile(_message.Message):
-    __slots__ = ("id", "name", "version", "api", "cluster", "host_id", "addresses", "devices")
+    __slots__ = ("id", "name", "version", "api", "cluster", "host_id", "addresses", "devices", "machine_id")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +78,7 @@ class NodeProfile(_message.Message):
     HOST_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     version: str
@@ -84,7 +87,8 @@ class NodeProfile(_message.Message):
     host_id: str
     addresses: _containers.RepeatedCompositeFieldContainer[Address]
     devices: _containers.RepeatedCompositeFieldContainer[DeviceProfile]
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., api: _Optional[int] = ..., cluster: _Optional[str] = ..., host_id: _Optional[str] = ..., addresses: _Optional[_Iterable[_Union[Address, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceProfile, _Mapping]]] = ...) -> None: ...
+    machine_id: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., api: _Optional[int] = ..., cluster: _Optional[str] = ..., host_id: _Optional[str] = ..., addresses: _Optional[_Iterable[_Union[Address, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceProfile, _Mapping]]] = ..., machine_id: _Optional[str] = ...) -> None: ...
 
 class AcquireLeaseRequest(_message.Message):
     __slots__ = ("api", "device", "job", "holder", "ttl_s")

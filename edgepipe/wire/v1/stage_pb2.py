@@ -26,7 +26,7 @@ from edgepipe.wire.v1 import agent_pb2 as edgepipe_dot_wire_dot_v1_dot_agent__pb
 from edgepipe.wire.v1 import frame_pb2 as edgepipe_dot_wire_dot_v1_dot_frame__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x65\x64gepipe/wire/v1/stage.proto\x12\x10\x65\x64gepipe.wire.v1\x1a\x1c\x65\x64gepipe/wire/v1/agent.proto\x1a\x1c\x65\x64gepipe/wire/v1/frame.proto\"\xa1\x02\n\x07\x43ommand\x12&\n\x04load\x18\x01 \x01(\x0b\x32\x16.edgepipe.wire.v1.LoadH\x00\x12,\n\x07\x63onnect\x18\x02 \x01(\x0b\x32\x19.edgepipe.wire.v1.ConnectH\x00\x12(\n\x05\x61\x64mit\x18\x03 \x01(\x0b\x32\x17.edgepipe.wire.v1.AdmitH\x00\x12*\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x18.edgepipe.wire.v1.CancelH\x00\x12\x35\n\x0cmeasure_link\x18\x05 \x01(\x0b\x32\x1d.edgepipe.wire.v1.MeasureLinkH\x00\x12(\n\x05meter\x18\x06 \x01(\x0b\x32\x17.edgepipe.wire.v1.MeterH\x00\x42\t\n\x07\x63ommand\"\xb8\x03\n\x04Load\x12\x0b\n\x03\x61pi\x18\x01 \x01(\r\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\r\n\x05\x66\x65nce\x18\x04 \x01(\x04\x12\r\n\x05stage\x18\x05 \x01(\r\x12\x12\n\nnum_stages\x18\x06 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x07 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x08 \x01(\t\x12\r\n\x05\x66irst\x18\t \x01(\r\x12\x0b\n\x03\x65nd\x18\n \x01(\r\x12\x11\n\tembedding\x18\x0b \x01(\x08\x12\x0c\n\x04head\x18\x0c \x01(\x08\x12&\n\x05\x64type\x18\r \x01(\x0e\x32\x17.edgepipe.wire.v1.DType\x12\x11\n\tnum_slots\x18\x0e \x01(\r\x12\x15\n\rmax_positions\x18\x0f \x01(\r\x12\x15\n\rprefill_chunk\x18\x10 \x01(\r\x12\x13\n\x0bhidden_size\x18\x11 \x01(\r\x12\x12\n\nvocab_size\x18\x12 \x01(\r\x12&\n\x05\x63odec\x18\x13 \x01(\x0e\x32\x17.edgepipe.wire.v1.Codec\x12\x0f\n\x07weights\x18\x14 \x03(\t\x12\x14\n\x0coptions_json\x18\x15 \x01(\t\x12\x12\n\nnum_groups\x18\x16 \x01(\r\"T\n\x07\x43onnect\x12,\n\taddresses\x18\x01 \x03(\x0b\x32\x19.edgepipe.wire.v1.Address\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x04\x12\x0c\n\x04node\x18\x03 \x01(\t\"K\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_p\x18\x02 \x01(\x01\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x0c\n\x04seed\x18\x04 \x01(\x04\"\x97\x01\n\x05\x41\x64mit\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x12\n\nprompt_ids\x18\x02 \x03(\r\x12,\n\x08sampling\x18\x03 \x01(\x0b\x32\x1a.edgepipe.wire.v1.Sampling\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x0f\n\x07\x65os_ids\x18\x05 \x03(\r\x12\x15\n\rprompt_logits\x18\x06 \x01(\x08\"\x1a\n\x06\x43\x61ncel\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x8f\x01\n\x0bMeasureLink\x12,\n\taddresses\x18\x01 \x03(\x0b\x32\x19.edgepipe.wire.v1.Address\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x04\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x13\n\x0b\x66rame_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07repeats\x18\x05 \x01(\r\x12\x0f\n\x07raw_tcp\x18\x06 \x01(\x08\"\x07\n\x05Meter\"\xee\x03\n\x05\x45vent\x12,\n\x07loading\x18\x01 \x01(\x0b\x32\x19.edgepipe.wire.v1.LoadingH\x00\x12*\n\x06loaded\x18\x02 \x01(\x0b\x32\x18.edgepipe.wire.v1.LoadedH\x00\x12\x30\n\tconnected\x18\x03 \x01(\x0b\x32\x1b.edgepipe.wire.v1.ConnectedH\x00\x12/\n\x05token\x18\x04 \x01(\x0b\x32\x1e.edgepipe.wire.v1.SampledTokenH\x00\x12*\n\x06logits\x18\x05 \x01(\x0b\x32\x18.edgepipe.wire.v1.LogitsH\x00\x12*\n\x06\x66\x61iled\x18\x06 \x01(\x0b\x32\x18.edgepipe.wire.v1.FailedH\x00\x12\x37\n\rlink_measured\x18\x07 \x01(\x0b\x32\x1e.edgepipe.wire.v1.LinkMeasuredH\x00\x12\x30\n\tcancelled\x18\x08 \x01(\x0b\x32\x1b.edgepipe.wire.v1.CancelledH\x00\x12.\n\x08\x61\x64mitted\x18\t \x01(\x0b\x32\x1a.edgepipe.wire.v1.AdmittedH\x00\x12,\n\x07metered\x18\n \x01(\x0b\x32\x19.edgepipe.wire.v1.MeteredH\x00\x42\x07\n\x05\x65vent\"2\n\x07Loading\x12\x12\n\ndone_bytes\x18\x01 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\"\\\n\x06Loaded\x12\x14\n\x0cweight_bytes\x18\x01 \x01(\x04\x12\x10\n\x08kv_bytes\x18\x02 \x01(\x04\x12\x16\n\x0e\x62\x61seline_bytes\x18\x03 \x01(\x04\x12\x12\n\npeak_bytes\x18\x04 \x01(\x04\"7\n\tConnected\x12*\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32\x19.edgepipe.wire.v1.Address\"\x1c\n\x08\x41\x64mitted\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"I\n\x06Logits\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05start\x18\x02 \x01(\r\x12\x10\n\x08num_rows\x18\x03 \x01(\r\x12\x0c\n\x04rows\x18\x0f \x01(\x0c\"\'\n\x06\x46\x61iled\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x7f\n\x0cLinkMeasured\x12*\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32\x19.edgepipe.wire.v1.Address\x12\x13\n\x0b\x62ytes_per_s\x18\x02 \x01(\x01\x12\x11\n\tlatency_s\x18\x03 \x01(\x01\x12\x1b\n\x13raw_tcp_bytes_per_s\x18\x04 \x01(\x01\"\x1d\n\tCancelled\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"-\n\x07Metered\x12\x0e\n\x06\x62usy_s\x18\x01 \x01(\x01\x12\x12\n\nnum_frames\x18\x02 \x01(\x04\x32\xc7\x01\n\x05Stage\x12=\n\x03Run\x12\x19.edgepipe.wire.v1.Command\x1a\x17.edgepipe.wire.v1.Event(\x01\x30\x01\x12@\n\x08\x42oundary\x12\x17.edgepipe.wire.v1.Chunk\x1a\x17.edgepipe.wire.v1.Chunk(\x01\x30\x01\x12=\n\x05Probe\x12\x17.edgepipe.wire.v1.Chunk\x1a\x17.edgepipe.wire.v1.Chunk(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x65\x64gepipe/wire/v1/stage.proto\x12\x10\x65\x64gepipe.wire.v1\x1a\x1c\x65\x64gepipe/wire/v1/agent.proto\x1a\x1c\x65\x64gepipe/wire/v1/frame.proto\"\xf0\x01\n\x07\x43ommand\x12&\n\x04load\x18\x01 \x01(\x0b\x32\x16.edgepipe.wire.v1.LoadH\x00\x12,\n\x07\x63onnect\x18\x02 \x01(\x0b\x32\x19.edgepipe.wire.v1.ConnectH\x00\x12(\n\x05\x61\x64mit\x18\x03 \x01(\x0b\x32\x17.edgepipe.wire.v1.AdmitH\x00\x12*\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x18.edgepipe.wire.v1.CancelH\x00\x12(\n\x05meter\x18\x06 \x01(\x0b\x32\x17.edgepipe.wire.v1.MeterH\x00\x42\t\n\x07\x63ommandJ\x04\x08\x05\x10\x06\"\xb8\x03\n\x04Load\x12\x0b\n\x03\x61pi\x18\x01 \x01(\r\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\r\n\x05\x66\x65nce\x18\x04 \x01(\x04\x12\r\n\x05stage\x18\x05 \x01(\r\x12\x12\n\nnum_stages\x18\x06 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x07 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x08 \x01(\t\x12\r\n\x05\x66irst\x18\t \x01(\r\x12\x0b\n\x03\x65nd\x18\n \x01(\r\x12\x11\n\tembedding\x18\x0b \x01(\x08\x12\x0c\n\x04head\x18\x0c \x01(\x08\x12&\n\x05\x64type\x18\r \x01(\x0e\x32\x17.edgepipe.wire.v1.DType\x12\x11\n\tnum_slots\x18\x0e \x01(\r\x12\x15\n\rmax_positions\x18\x0f \x01(\r\x12\x15\n\rprefill_chunk\x18\x10 \x01(\r\x12\x13\n\x0bhidden_size\x18\x11 \x01(\r\x12\x12\n\nvocab_size\x18\x12 \x01(\r\x12&\n\x05\x63odec\x18\x13 \x01(\x0e\x32\x17.edgepipe.wire.v1.Codec\x12\x0f\n\x07weights\x18\x14 \x03(\t\x12\x14\n\x0coptions_json\x18\x15 \x01(\t\x12\x12\n\nnum_groups\x18\x16 \x01(\r\"T\n\x07\x43onnect\x12,\n\taddresses\x18\x01 \x03(\x0b\x32\x19.edgepipe.wire.v1.Address\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x04\x12\x0c\n\x04node\x18\x03 \x01(\t\"K\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_p\x18\x02 \x01(\x01\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x0c\n\x04seed\x18\x04 \x01(\x04\"\x97\x01\n\x05\x41\x64mit\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x12\n\nprompt_ids\x18\x02 \x03(\r\x12,\n\x08sampling\x18\x03 \x01(\x0b\x32\x1a.edgepipe.wire.v1.Sampling\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x0f\n\x07\x65os_ids\x18\x05 \x03(\r\x12\x15\n\rprompt_logits\x18\x06 \x01(\x08\"\x1a\n\x06\x43\x61ncel\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x07\n\x05Meter\"\xbb\x03\n\x05\x45vent\x12,\n\x07loading\x18\x01 \x01(\x0b\x32\x19.edgepipe.wire.v1.LoadingH\x00\x12*\n\x06loaded\x18\x02 \x01(\x0b\x32\x18.edgepipe.wire.v1.LoadedH\x00\x12\x30\n\tconnected\x18\x03 \x01(\x0b\x32\x1b.edgepipe.wire.v1.ConnectedH\x00\x12/\n\x05token\x18\x04 \x01(\x0b\x32\x1e.edgepipe.wire.v1.SampledTokenH\x00\x12*\n\x06logits\x18\x05 \x01(\x0b\x32\x18.edgepipe.wire.v1.LogitsH\x00\x12*\n\x06\x66\x61iled\x18\x06 \x01(\x0b\x32\x18.edgepipe.wire.v1.FailedH\x00\x12\x30\n\tcancelled\x18\x08 \x01(\x0b\x32\x1b.edgepipe.wire.v1.CancelledH\x00\x12.\n\x08\x61\x64mitted\x18\t \x01(\x0b\x32\x1a.edgepipe.wire.v1.AdmittedH\x00\x12,\n\x07metered\x18\n \x01(\x0b\x32\x19.edgepipe.wire.v1.MeteredH\x00\x42\x07\n\x05\x65ventJ\x04\x08\x07\x10\x08\"2\n\x07Loading\x12\x12\n\ndone_bytes\x18\x01 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\"\\\n\x06Loaded\x12\x14\n\x0cweight_bytes\x18\x01 \x01(\x04\x12\x10\n\x08kv_bytes\x18\x02 \x01(\x04\x12\x16\n\x0e\x62\x61seline_bytes\x18\x03 \x01(\x04\x12\x12\n\npeak_bytes\x18\x04 \x01(\x04\"7\n\tConnected\x12*\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32\x19.edgepipe.wire.v1.Address\"\x1c\n\x08\x41\x64mitted\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"I\n\x06Logits\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05start\x18\x02 \x01(\r\x12\x10\n\x08num_rows\x18\x03 \x01(\r\x12\x0c\n\x04rows\x18\x0f \x01(\x0c\"\'\n\x06\x46\x61iled\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x7f\n\x0cLinkMeasured\x12*\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32\x19.edgepipe.wire.v1.Address\x12\x13\n\x0b\x62ytes_per_s\x18\x02 \x01(\x01\x12\x11\n\tlatency_s\x18\x03 \x01(\x01\x12\x1b\n\x13raw_tcp_bytes_per_s\x18\x04 \x01(\x01\"\x1d\n\tCancelled\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"-\n\x07Metered\x12\x0e\n\x06\x62usy_s\x18\x01 \x01(\x01\x12\x12\n\nnum_frames\x18\x02 \x01(\x04\"\xe9\x01\n\x0eProfileRequest\x12\x0b\n\x03\x61pi\x18\x01 \x01(\r\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x04\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x04 \x01(\t\x12&\n\x05\x64type\x18\x05 \x01(\x0e\x32\x17.edgepipe.wire.v1.DType\x12\x11\n\tnum_slots\x18\x06 \x01(\r\x12\x15\n\rmax_positions\x18\x07 \x01(\r\x12\x15\n\rprefill_chunk\x18\x08 \x01(\r\x12\x17\n\x0fsequence_length\x18\t \x01(\r\x12\x14\n\x0cmemory_bytes\x18\n \x01(\x04\"~\n\x0cProfileEvent\x12\x35\n\x08progress\x18\x01 \x01(\x0b\x32!.edgepipe.wire.v1.ProfileProgressH\x00\x12.\n\x08profiled\x18\x02 \x01(\x0b\x32\x1a.edgepipe.wire.v1.ProfiledH\x00\x42\x07\n\x05\x65vent\".\n\x0fProfileProgress\x12\x0c\n\x04\x64one\x18\x01 \x01(\r\x12\r\n\x05total\x18\x02 \x01(\r\"&\n\x05\x43urve\x12\x0c\n\x04rows\x18\x01 \x03(\r\x12\x0f\n\x07seconds\x18\x02 \x03(\x01\"\xf7\x01\n\tItemSpeed\x12\'\n\x06\x64\x65\x63ode\x18\x01 \x01(\x0b\x32\x17.edgepipe.wire.v1.Curve\x12(\n\x07prefill\x18\x02 \x01(\x0b\x32\x17.edgepipe.wire.v1.Curve\x12(\n\x07\x66orward\x18\x03 \x01(\x0b\x32\x17.edgepipe.wire.v1.Curve\x12)\n\x08\x62\x61\x63kward\x18\x04 \x01(\x0b\x32\x17.edgepipe.wire.v1.Curve\x12\x13\n\x0b\x61ttention_s\x18\x05 \x01(\x01\x12\x1b\n\x13prefill_attention_s\x18\x06 \x01(\x01\x12\x10\n\x08update_s\x18\x07 \x01(\x01\"\x86\x01\n\nCodecSpeed\x12&\n\x05\x63odec\x18\x01 \x01(\x0e\x32\x17.edgepipe.wire.v1.Codec\x12\x10\n\x08\x65ncode_s\x18\x02 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\x03 \x01(\x01\x12\x15\n\rencode_call_s\x18\x04 \x01(\x01\x12\x15\n\rdecode_call_s\x18\x05 \x01(\x01\"\xe3\x01\n\x08Profiled\x12\r\n\x05kinds\x18\x01 \x03(\r\x12+\n\x06layers\x18\x02 \x03(\x0b\x32\x1b.edgepipe.wire.v1.ItemSpeed\x12.\n\tembedding\x18\x03 \x01(\x0b\x32\x1b.edgepipe.wire.v1.ItemSpeed\x12)\n\x04head\x18\x04 \x01(\x0b\x32\x1b.edgepipe.wire.v1.ItemSpeed\x12,\n\x06\x63odecs\x18\x05 \x03(\x0b\x32\x1c.edgepipe.wire.v1.CodecSpeed\x12\x12\n\noverhead_s\x18\x06 \x01(\x01\"\xa4\x01\n\x12MeasureLinkRequest\x12\x0b\n\x03\x61pi\x18\x01 \x01(\r\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x04\x12\x14\n\x0ctarget_fence\x18\x04 \x01(\x04\x12,\n\taddresses\x18\x05 \x03(\x0b\x32\x19.edgepipe.wire.v1.Address\x12\x0c\n\x04node\x18\x06 \x01(\t\x12\x13\n\x0b\x66rame_bytes\x18\x07 \x01(\x04\x32\xeb\x02\n\x05Stage\x12=\n\x03Run\x12\x19.edgepipe.wire.v1.Command\x1a\x17.edgepipe.wire.v1.Event(\x01\x30\x01\x12@\n\x08\x42oundary\x12\x17.edgepipe.wire.v1.Chunk\x1a\x17.edgepipe.wire.v1.Chunk(\x01\x30\x01\x12=\n\x05Probe\x12\x17.edgepipe.wire.v1.Chunk\x1a\x17.edgepipe.wire.v1.Chunk(\x01\x30\x01\x12M\n\x07Profile\x12 .edgepipe.wire.v1.ProfileRequest\x1a\x1e.edgepipe.wire.v1.ProfileEvent0\x01\x12S\n\x0bMeasureLink\x12$.edgepipe.wire.v1.MeasureLinkRequest\x1a\x1e.edgepipe.wire.v1.LinkMeasuredb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,41 +34,55 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edgepipe.wire.v1.stage_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_COMMAND']._serialized_start=111
-  _globals['_COMMAND']._serialized_end=400
-  _globals['_LOAD']._serialized_start=403
-  _globals['_LOAD']._serialized_end=843
-  _globals['_CONNECT']._serialized_start=845
-  _globals['_CONNECT']._serialized_end=929
-  _globals['_SAMPLING']._serialized_start=931
-  _globals['_SAMPLING']._serialized_end=1006
-  _globals['_ADMIT']._serialized_start=1009
-  _globals['_ADMIT']._serialized_end=1160
-  _globals['_CANCEL']._serialized_start=1162
-  _globals['_CANCEL']._serialized_end=1188
-  _globals['_MEASURELINK']._serialized_start=1191
-  _globals['_MEASURELINK']._serialized_end=1334
-  _globals['_METER']._serialized_start=1336
-  _globals['_METER']._serialized_end=1343
-  _globals['_EVENT']._serialized_start=1346
-  _globals['_EVENT']._serialized_end=1840
-  _globals['_LOADING']._serialized_start=1842
-  _globals['_LOADING']._serialized_end=1892
-  _globals['_LOADED']._serialized_start=1894
-  _globals['_LOADED']._serialized_end=1986
-  _globals['_CONNECTED']._serialized_start=1988
-  _globals['_CONNECTED']._serialized_end=2043
-  _globals['_ADMITTED']._serialized_start=2045
-  _globals['_ADMITTED']._serialized_end=2073
-  _globals['_LOGITS']._serialized_start=2075
-  _globals['_LOGITS']._serialized_end=2148
-  _globals['_FAILED']._serialized_start=2150
-  _globals['_FAILED']._serialized_end=2189
-  _globals['_LINKMEASURED']._serialized_start=2191
-  _globals['_LINKMEASURED']._serialized_end=2318
-  _globals['_CANCELLED']._serialized_start=2320
-  _globals['_CANCELLED']._serialized_end=2349
-  _globals['_METERED']._serialized_start=2351
-  _globals['_METERED']._serialized_end=2396
-  _globals['_STAGE']._serialized_start=2399
-  _globals['_STAGE']._serialized_end=2598
+  _globals['_COMMAND']._serialized_end=351
+  _globals['_LOAD']._serialized_start=354
+  _globals['_LOAD']._serialized_end=794
+  _globals['_CONNECT']._serialized_start=796
+  _globals['_CONNECT']._serialized_end=880
+  _globals['_SAMPLING']._serialized_start=882
+  _globals['_SAMPLING']._serialized_end=957
+  _globals['_ADMIT']._serialized_start=960
+  _globals['_ADMIT']._serialized_end=1111
+  _globals['_CANCEL']._serialized_start=1113
+  _globals['_CANCEL']._serialized_end=1139
+  _globals['_METER']._serialized_start=1141
+  _globals['_METER']._serialized_end=1148
+  _globals['_EVENT']._serialized_start=1151
+  _globals['_EVENT']._serialized_end=1594
+  _globals['_LOADING']._serialized_start=1596
+  _globals['_LOADING']._serialized_end=1646
+  _globals['_LOADED']._serialized_start=1648
+  _globals['_LOADED']._serialized_end=1740
+  _globals['_CONNECTED']._serialized_start=1742
+  _globals['_CONNECTED']._serialized_end=1797
+  _globals['_ADMITTED']._serialized_start=1799
+  _globals['_ADMITTED']._serialized_end=1827
+  _globals['_LOGITS']._serialized_start=1829
+  _globals['_LOGITS']._serialized_end=1902
+  _globals['_FAILED']._serialized_start=1904
+  _globals['_FAILED']._serialized_end=1943
+  _globals['_LINKMEASURED']._serialized_start=1945
+  _globals['_LINKMEASURED']._serialized_end=2072
+  _globals['_CANCELLED']._serialized_start=2074
+  _globals['_CANCELLED']._serialized_end=2103
+  _globals['_METERED']._serialized_start=2105
+  _globals['_METERED']._serialized_end=2150
+  _globals['_PROFILEREQUEST']._serialized_start=2153
+  _globals['_PROFILEREQUEST']._serialized_end=2386
+  _globals['_PROFILEEVENT']._serialized_start=2388
+  _globals['_PROFILEEVENT']._serialized_end=2514
+  _globals['_PROFILEPROGRESS']._serialized_start=2516
+  _globals['_PROFILEPROGRESS']._serialized_end=2562
+  _globals['_CURVE']._serialized_start=2564
+  _globals['_CURVE']._serialized_end=2602
+  _globals['_ITEMSPEED']._serialized_start=2605
+  _globals['_ITEMSPEED']._serialized_end=2852
+  _globals['_CODECSPEED']._serialized_start=2855
+  _globals['_CODECSPEED']._serialized_end=2989
+  _globals['_PROFILED']._serialized_start=2992
+  _globals['_PROFILED']._serialized_end=3219
+  _globals['_MEASURELINKREQUEST']._serialized_start=3222
+  _globals['_MEASURELINKREQUEST']._serialized_end=3386
+  _globals['_STAGE']._serialized_start=3389
+  _globals['_STAGE']._serialized_end=3752
 # @@protoc_insertion_point(module_scope)

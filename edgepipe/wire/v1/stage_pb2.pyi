@@ -9,20 +9,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Command(_message.Message):
-    __slots__ = ("load", "connect", "admit", "cancel", "measure_link", "meter")
+    __slots__ = ("load", "connect", "admit", "cancel", "meter")
     LOAD_FIELD_NUMBER: _ClassVar[int]
     CONNECT_FIELD_NUMBER: _ClassVar[int]
     ADMIT_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
-    MEASURE_LINK_FIELD_NUMBER: _ClassVar[int]
     METER_FIELD_NUMBER: _ClassVar[int]
     load: Load
     connect: Connect
     admit: Admit
     cancel: Cancel
-    measure_link: MeasureLink
     meter: Meter
-    def __init__(self, load: _Optional[_Union[Load, _Mapping]] = ..., connect: _Optional[_Union[Connect, _Mapping]] = ..., admit: _Optional[_Union[Admit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., measure_link: _Optional[_Union[MeasureLink, _Mapping]] = ..., meter: _Optional[_Union[Meter, _Mapping]] = ...) -> None: ...
+    def __init__(self, load: _Optional[_Union[Load, _Mapping]] = ..., connect: _Optional[_Union[Connect, _Mapping]] = ..., admit: _Optional[_Union[Admit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., meter: _Optional[_Union[Meter, _Mapping]] = ...) -> None: ...
 
 class Load(_message.Message):
     __slots__ = ("api", "job", "epoch", "fence", "stage", "num_stages", "engine", "config_json", "first", "end", "embedding", "head", "dtype", "num_slots", "max_positions", "prefill_chunk", "hidden_size", "vocab_size", "codec", "weights", "options_json", "num_groups")
@@ -116,35 +114,18 @@ class Cancel(_message.Message):
     sequence: int
     def __init__(self, sequence: _Optional[int] = ...) -> None: ...
 
-class MeasureLink(_message.Message):
-    __slots__ = ("addresses", "fence", "node", "frame_bytes", "repeats", "raw_tcp")
-    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
-    FENCE_FIELD_NUMBER: _ClassVar[int]
-    NODE_FIELD_NUMBER: _ClassVar[int]
-    FRAME_BYTES_FIELD_NUMBER: _ClassVar[int]
-    REPEATS_FIELD_NUMBER: _ClassVar[int]
-    RAW_TCP_FIELD_NUMBER: _ClassVar[int]
-    addresses: _containers.RepeatedCompositeFieldContainer[_agent_pb2.Address]
-    fence: int
-    node: str
-    frame_bytes: int
-    repeats: int
-    raw_tcp: bool
-    def __init__(self, addresses: _Optional[_Iterable[_Union[_agent_pb2.Address, _Mapping]]] = ..., fence: _Optional[int] = ..., node: _Optional[str] = ..., frame_bytes: _Optional[int] = ..., repeats: _Optional[int] = ..., raw_tcp: bool = ...) -> None: ...
-
 class Meter(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("loading", "loaded", "connected", "token", "logits", "failed", "link_measured", "cancelled", "admitted", "metered")
+    __slots__ = ("loading", "loaded", "connected", "token", "logits", "failed", "cancelled", "admitted", "metered")
     LOADING_FIELD_NUMBER: _ClassVar[int]
     LOADED_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
-    LINK_MEASURED_FIELD_NUMBER: _ClassVar[int]
     CANCELLED_FIELD_NUMBER: _ClassVar[int]
     ADMITTED_FIELD_NUMBER: _ClassVar[int]
     METERED_FIELD_NUMBER: _ClassVar[int]
@@ -154,11 +135,10 @@ class Event(_message.Message):
     token: _frame_pb2.SampledToken
     logits: Logits
     failed: Failed
-    link_measured: LinkMeasured
     cancelled: Cancelled
     admitted: Admitted
     metered: Metered
-    def __init__(self, loading: _Optional[_Union[Loading, _Mapping]] = ..., loaded: _Optional[_Union[Loaded, _Mapping]] = ..., connected: _Optional[_Union[Connected, _Mapping]] = ..., token: _Optional[_Union[_frame_pb2.SampledToken, _Mapping]] = ..., logits: _Optional[_Union[Logits, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., link_measured: _Optional[_Union[LinkMeasured, _Mapping]] = ..., cancelled: _Optional[_Union[Cancelled, _Mapping]] = ..., admitted: _Optional[_Union[Admitted, _Mapping]] = ..., metered: _Optional[_Union[Metered, _Mapping]] = ...) -> None: ...
+    def __init__(self, loading: _Optional[_Union[Loading, _Mapping]] = ..., loaded: _Optional[_Union[Loaded, _Mapping]] = ..., connected: _Optional[_Union[Connected, _Mapping]] = ..., token: _Optional[_Union[_frame_pb2.SampledToken, _Mapping]] = ..., logits: _Optional[_Union[Logits, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., cancelled: _Optional[_Union[Cancelled, _Mapping]] = ..., admitted: _Optional[_Union[Admitted, _Mapping]] = ..., metered: _Optional[_Union[Metered, _Mapping]] = ...) -> None: ...
 
 class Loading(_message.Message):
     __slots__ = ("done_bytes", "total_bytes")
@@ -237,3 +217,117 @@ class Metered(_message.Message):
     busy_s: float
     num_frames: int
     def __init__(self, busy_s: _Optional[float] = ..., num_frames: _Optional[int] = ...) -> None: ...
+
+class ProfileRequest(_message.Message):
+    __slots__ = ("api", "fence", "engine", "config_json", "dtype", "num_slots", "max_positions", "prefill_chunk", "sequence_length", "memory_bytes")
+    API_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    NUM_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_CHUNK_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    api: int
+    fence: int
+    engine: str
+    config_json: str
+    dtype: _frame_pb2.DType
+    num_slots: int
+    max_positions: int
+    prefill_chunk: int
+    sequence_length: int
+    memory_bytes: int
+    def __init__(self, api: _Optional[int] = ..., fence: _Optional[int] = ..., engine: _Optional[str] = ..., config_json: _Optional[str] = ..., dtype: _Optional[_Union[_frame_pb2.DType, str]] = ..., num_slots: _Optional[int] = ..., max_positions: _Optional[int] = ..., prefill_chunk: _Optional[int] = ..., sequence_length: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+
+class ProfileEvent(_message.Message):
+    __slots__ = ("progress", "profiled")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    PROFILED_FIELD_NUMBER: _ClassVar[int]
+    progress: ProfileProgress
+    profiled: Profiled
+    def __init__(self, progress: _Optional[_Union[ProfileProgress, _Mapping]] = ..., profiled: _Optional[_Union[Profiled, _Mapping]] = ...) -> None: ...
+
+class ProfileProgress(_message.Message):
+    __slots__ = ("done", "total")
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    done: int
+    total: int
+    def __init__(self, done: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
+
+class Curve(_message.Message):
+    __slots__ = ("rows", "seconds")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    rows: _containers.RepeatedScalarFieldContainer[int]
+    seconds: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, rows: _Optional[_Iterable[int]] = ..., seconds: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class ItemSpeed(_message.Message):
+    __slots__ = ("decode", "prefill", "forward", "backward", "attention_s", "prefill_attention_s", "update_s")
+    DECODE_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_FIELD_NUMBER: _ClassVar[int]
+    FORWARD_FIELD_NUMBER: _ClassVar[int]
+    BACKWARD_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_S_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_ATTENTION_S_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_S_FIELD_NUMBER: _ClassVar[int]
+    decode: Curve
+    prefill: Curve
+    forward: Curve
+    backward: Curve
+    attention_s: float
+    prefill_attention_s: float
+    update_s: float
+    def __init__(self, decode: _Optional[_Union[Curve, _Mapping]] = ..., prefill: _Optional[_Union[Curve, _Mapping]] = ..., forward: _Optional[_Union[Curve, _Mapping]] = ..., backward: _Optional[_Union[Curve, _Mapping]] = ..., attention_s: _Optional[float] = ..., prefill_attention_s: _Optional[float] = ..., update_s: _Optional[float] = ...) -> None: ...
+
+class CodecSpeed(_message.Message):
+    __slots__ = ("codec", "encode_s", "decode_s", "encode_call_s", "decode_call_s")
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    ENCODE_S_FIELD_NUMBER: _ClassVar[int]
+    DECODE_S_FIELD_NUMBER: _ClassVar[int]
+    ENCODE_CALL_S_FIELD_NUMBER: _ClassVar[int]
+    DECODE_CALL_S_FIELD_NUMBER: _ClassVar[int]
+    codec: _frame_pb2.Codec
+    encode_s: float
+    decode_s: float
+    encode_call_s: float
+    decode_call_s: float
+    def __init__(self, codec: _Optional[_Union[_frame_pb2.Codec, str]] = ..., encode_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., encode_call_s: _Optional[float] = ..., decode_call_s: _Optional[float] = ...) -> None: ...
+
+class Profiled(_message.Message):
+    __slots__ = ("kinds", "layers", "embedding", "head", "codecs", "overhead_s")
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    CODECS_FIELD_NUMBER: _ClassVar[int]
+    OVERHEAD_S_FIELD_NUMBER: _ClassVar[int]
+    kinds: _containers.RepeatedScalarFieldContainer[int]
+    layers: _containers.RepeatedCompositeFieldContainer[ItemSpeed]
+    embedding: ItemSpeed
+    head: ItemSpeed
+    codecs: _containers.RepeatedCompositeFieldContainer[CodecSpeed]
+    overhead_s: float
+    def __init__(self, kinds: _Optional[_Iterable[int]] = ..., layers: _Optional[_Iterable[_Union[ItemSpeed, _Mapping]]] = ..., embedding: _Optional[_Union[ItemSpeed, _Mapping]] = ..., head: _Optional[_Union[ItemSpeed, _Mapping]] = ..., codecs: _Optional[_Iterable[_Union[CodecSpeed, _Mapping]]] = ..., overhead_s: _Optional[float] = ...) -> None: ...
+
+class MeasureLinkRequest(_message.Message):
+    __slots__ = ("api", "job", "fence", "target_fence", "addresses", "node", "frame_bytes")
+    API_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FENCE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    FRAME_BYTES_FIELD_NUMBER: _ClassVar[int]
+    api: int
+    job: str
+    fence: int
+    target_fence: int
+    addresses: _containers.RepeatedCompositeFieldContainer[_agent_pb2.Address]
+    node: str
+    frame_bytes: int
+    def __init__(self, api: _Optional[int] = ..., job: _Optional[str] = ..., fence: _Optional[int] = ..., target_fence: _Optional[int] = ..., addresses: _Optional[_Iterable[_Union[_agent_pb2.Address, _Mapping]]] = ..., node: _Optional[str] = ..., frame_bytes: _Optional[int] = ...) -> None: ...

@@ -50,6 +50,16 @@ class StageStub(object):
                 request_serializer=edgepipe_dot_wire_dot_v1_dot_frame__pb2.Chunk.SerializeToString,
                 response_deserializer=edgepipe_dot_wire_dot_v1_dot_frame__pb2.Chunk.FromString,
                 _registered_method=True)
+        self.Profile = channel.unary_stream(
+                '/edgepipe.wire.v1.Stage/Profile',
+                request_serializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.ProfileRequest.SerializeToString,
+                response_deserializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.ProfileEvent.FromString,
+                _registered_method=True)
+        self.MeasureLink = channel.unary_unary(
+                '/edgepipe.wire.v1.Stage/MeasureLink',
+                request_serializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.MeasureLinkRequest.SerializeToString,
+                response_deserializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.LinkMeasured.FromString,
+                _registered_method=True)
 
 
 class StageServicer(object):
@@ -70,7 +80,21 @@ class StageServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Probe(self, request_iterator, context):
-        """The far end of `bench link`: takes chunks and answers each frame with a credit.
+        """The far end of a measured link: takes chunks and answers each frame with a credit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Profile(self, request, context):
+        """How fast the device runs a model's items, with random weights. Nothing is transferred.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MeasureLink(self, request, context):
+        """The link from here to another worker.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,6 +117,16 @@ def add_StageServicer_to_server(servicer, server):
                     servicer.Probe,
                     request_deserializer=edgepipe_dot_wire_dot_v1_dot_frame__pb2.Chunk.FromString,
                     response_serializer=edgepipe_dot_wire_dot_v1_dot_frame__pb2.Chunk.SerializeToString,
+            ),
+            'Profile': grpc.unary_stream_rpc_method_handler(
+                    servicer.Profile,
+                    request_deserializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.ProfileRequest.FromString,
+                    response_serializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.ProfileEvent.SerializeToString,
+            ),
+            'MeasureLink': grpc.unary_unary_rpc_method_handler(
+                    servicer.MeasureLink,
+                    request_deserializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.MeasureLinkRequest.FromString,
+                    response_serializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.LinkMeasured.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -176,6 +210,60 @@ class Stage(object):
             '/edgepipe.wire.v1.Stage/Probe',
             edgepipe_dot_wire_dot_v1_dot_frame__pb2.Chunk.SerializeToString,
             edgepipe_dot_wire_dot_v1_dot_frame__pb2.Chunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Profile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/edgepipe.wire.v1.Stage/Profile',
+            edgepipe_dot_wire_dot_v1_dot_stage__pb2.ProfileRequest.SerializeToString,
+            edgepipe_dot_wire_dot_v1_dot_stage__pb2.ProfileEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MeasureLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgepipe.wire.v1.Stage/MeasureLink',
+            edgepipe_dot_wire_dot_v1_dot_stage__pb2.MeasureLinkRequest.SerializeToString,
+            edgepipe_dot_wire_dot_v1_dot_stage__pb2.LinkMeasured.FromString,
             options,
             channel_credentials,
             insecure,

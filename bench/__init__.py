@@ -1,0 +1,1 @@
+"""Side-by-side benchmarks, each one command: ratios, not seconds."""

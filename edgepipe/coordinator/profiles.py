@@ -1,0 +1,144 @@
+"""What was measured, kept under EDGEPIPE_HOME/profiles: one file for each device and link.
+
+The name of a file is the digest of what its figures depend on; inside, that stands in words. A
+damaged file is none. Private agents are told from others by nothing but their host, threads and
+slowdown, so that one run's measurement serves the next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgepipe.core import record
+from edgepipe.core.measured import Measured, Measurement
+from edgepipe.core.profile import DeviceProfile
+from edgepipe.home import write_atomically
+
+Entry = TypeVar("Entry")
+
+_IRRELEVANT = frozenset(
+    {
+        "_model_name_or_path",
+        "_name_or_path",
+        "architectures",
+        "attention_dropout",
+        "bos_token_id",
+        "dtype",
+        "eos_token_id",
+        "initializer_range",
+        "pad_token_id",
+        "torch_dtype",
+        "transformers_version",
+        "unk_token_id",
+        "use_cache",
+    }
+)
+"""Fields of a config that make no layer faster or slower."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceKey:
+    """What the seconds of a model's items depend on. `model` is the digest of its config."""
+
+    model: str
+    engine: str
+    dtype: str
+    decode_rows: tuple[int, ...]
+    prefill_rows: tuple[int, ...]
+    far: int
+    sequence_length: int
+    host_id: str
+    device: str
+    name: str
+    num_threads: int
+    slowdown: float
+    libraries: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkKey:
+    """One way between two hosts, to the address that is reached."""
+
+    sender: str
+    receiver: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceEntry:
+    """A device's figures; `measured_at_s` is the time of day, in seconds since 1970."""
+
+    measured_at_s: float
+    key: DeviceKey
+    measured: Measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkEntry:
+    """A link's figures."""
+
+    measured_at_s: float
+    key: LinkKey
+    bytes_per_s: float
+    latency_s: float
+
+
+def device_key(
+    config: Mapping[str, Any], asked: Measurement, host_id: str, device: DeviceProfile
+) -> DeviceKey:
+    """Where the figures of a model on a device are kept."""
+    relevant = {name: value for name, value in config.items() if name not in _IRRELEVANT}
+    return DeviceKey(
+        model=hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest(),
+        engine="torch",
+        dtype=asked.dtype,
+        decode_rows=asked.decode_rows,
+        prefill_rows=asked.prefill_rows,
+        far=asked.far,
+        sequence_length=asked.sequence_length,
+        host_id=host_id,
+        device=device.id,
+        name=device.name,
+        num_threads=device.num_threads,
+        slowdown=device.slowdown,
+        libraries=device.libraries,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profiles:
+    """The figures kept in a home."""
+
+    home: Path
+
+    def device(self, key: DeviceKey) -> DeviceEntry | None:
+        """What is known of a model on a device."""
+        return self._read(DeviceEntry, key)
+
+    def link(self, key: LinkKey) -> LinkEntry | None:
+        """What is known of a link."""
+        return self._read(LinkEntry, key)
+
+    def keep(self, entry: DeviceEntry | LinkEntry) -> None:
+        """Remember what was measured."""
+        text = json.dumps(record.to_json(entry), indent=1)
+        write_atomically(self._path(entry.key), text.encode())
+
+    def forget(self, key: DeviceKey | LinkKey) -> None:
+        """Drop an entry; the next survey measures anew."""
+        self._path(key).unlink(missing_ok=True)
+
+    def _read(self, kind: type[Entry], key: DeviceKey | LinkKey) -> Entry | None:
+        try:
+            return record.from_json(kind, json.loads(self._path(key).read_bytes()))
+        except (OSError, ValueError, RecursionError):
+            return None
+
+    def _path(self, key: DeviceKey | LinkKey) -> Path:
+        text = json.dumps([type(key).__name__, record.to_json(key)], sort_keys=True)
+        return self.home / "profiles" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"

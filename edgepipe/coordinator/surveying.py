@@ -1,0 +1,258 @@
+"""Fills a survey from real agents: what is kept is used, the rest is measured and kept.
+
+devices of one machine   one after another, machines at once, each under a lease of its own
+links                    one after another, once all devices are measured and free again
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgepipe.coordinator.borrowing import Spot, borrowed
+from edgepipe.coordinator.link_survey import NoLink, survey_links
+from edgepipe.coordinator.nodes import Roster
+from edgepipe.coordinator.profiles import (
+    DeviceEntry,
+    DeviceKey,
+    LinkKey,
+    Profiles,
+    device_key,
+)
+from edgepipe.core.fit import Workload
+from edgepipe.core.measured import Measurement
+from edgepipe.core.model import ModelShape
+from edgepipe.core.problem import Nic
+from edgepipe.core.reach import is_loopback
+from edgepipe.core.speed import Link
+from edgepipe.core.survey import Survey
+from edgepipe.errors import EdgepipeError, first_of
+
+SHARE_OF_FREE_MEMORY = 0.7
+"""Of what is free on a device, for weights and caches of what is measured: activations too want
+room."""
+
+
+class Measuring(Protocol):
+    """Shows a person how far the measuring has come; nothing is called for what is kept."""
+
+    def measuring(self, what: str, done: int, total: int) -> None:
+        """`what` is a device, `desk (cpu)`, or a pair, `desk to attic`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotMeasured:
+    """A device that no plan can use, and why."""
+
+    node: str
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surveyed:
+    """A survey, what is missing in it, and where each of its figures is kept."""
+
+    survey: Survey
+    left_out: tuple[NotMeasured, ...] = ()
+    unlinked: tuple[NoLink, ...] = ()
+    device_keys: Mapping[tuple[str, str], DeviceKey] = field(default_factory=dict)
+    link_keys: Mapping[tuple[str, str], LinkKey] = field(default_factory=dict)
+    num_measured: int = 0
+
+    def forget_device(self, home: Path, node: str, device: str) -> None:
+        """Drop a device's figures: the next survey measures it anew."""
+        Profiles(home=home).forget(self.device_keys[node, device])
+
+    def forget_link(self, home: Path, sender: str, receiver: str) -> None:
+        """Drop the figures of a link between two nodes, one way; nothing where it has none."""
+        key = self.link_keys.get((sender, receiver))
+        if key is not None:
+            Profiles(home=home).forget(key)
+
+
+async def survey(
+    roster: Roster,
+    config: Mapping[str, Any],
+    shape: ModelShape,
+    *,
+    workload: Workload,
+    sequence_length: int = 0,
+    nodes: Collection[str] | None = None,
+    fresh: bool = False,
+    home: Path,
+    now_s: float,
+    progress: Measuring,
+) -> Surveyed:
+    """The free devices of a roster, how fast they run the model, and the links between them.
+
+    Args:
+        roster: who is here.
+        config: the model's Hugging Face config.
+        shape: its sizes.
+        workload: the dtype, and the numbers of rows that are measured.
+        sequence_length: of a training microbatch; 0 where training is not wanted.
+        nodes: the names of those that matter; all where it is None.
+        fresh: measure even what is known.
+        home: where figures are kept.
+        now_s: the time of day, noted in what is kept.
+        progress: told of every step.
+
+    A device that cannot be measured is left out, and a pair without a link named, with reasons.
+    """
+    spots = [
+        Spot(node=node, device=device)
+        for node in roster.usable
+        for device in node.profile.devices
+        if device.lease is None and (nodes is None or node.profile.name in nodes)
+    ]
+    work = _Surveying(
+        config=config,
+        shape=shape,
+        workload=workload,
+        sequence_length=sequence_length,
+        fresh=fresh,
+        profiles=Profiles(home=home),
+        now_s=now_s,
+        progress=progress,
+        job=f"survey-{secrets.token_hex(4)}",
+    )
+    try:
+        await work.devices(spots)
+    except BaseExceptionGroup as failures:
+        raise first_of(failures) from failures
+    usable = [spot for spot in spots if spot.key in work.entries]
+    links = await survey_links(
+        usable,
+        profiles=work.profiles,
+        fresh=fresh,
+        now_s=now_s,
+        job=work.job,
+        measuring=progress.measuring,
+    )
+    return Surveyed(
+        survey=Survey(
+            devices=tuple(spot.candidate for spot in usable),
+            speeds=tuple(work.entries[spot.key].measured.speed for spot in usable),
+            links=links.links,
+            nics=nics_of(usable, links.links),
+        ),
+        left_out=tuple(work.left_out),
+        unlinked=links.missing,
+        device_keys={key: entry.key for key, entry in work.entries.items()},
+        link_keys=links.keys,
+        num_measured=len(work.measured) + len(links.measured),
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Surveying:
+    config: Mapping[str, Any]
+    shape: ModelShape
+    workload: Workload
+    sequence_length: int
+    fresh: bool
+    profiles: Profiles
+    now_s: float
+    progress: Measuring
+    job: str
+    entries: dict[tuple[str, str], DeviceEntry] = field(default_factory=dict)
+    left_out: list[NotMeasured] = field(default_factory=list)
+    measured: set[DeviceKey] = field(default_factory=set)
+
+    async def devices(self, spots: Sequence[Spot]) -> None:
+        """Look up or measure every device."""
+        machines: dict[str, list[Spot]] = {}
+        for spot in spots:
+            profile = spot.node.profile
+            machines.setdefault(profile.machine_id or profile.host_id, []).append(spot)
+        async with asyncio.TaskGroup() as tasks:
+            for members in machines.values():
+                tasks.create_task(self._machine(members))
+
+    async def _machine(self, spots: Sequence[Spot]) -> None:
+        for spot in spots:
+            await self._device(spot)
+
+    async def _device(self, spot: Spot) -> None:
+        asked = self._asked(spot)
+        key = device_key(self.config, asked, spot.node.profile.host_id, spot.device)
+        kept = self.profiles.device(key)
+        if kept is None or (self.fresh and key not in self.measured):
+            try:
+                kept = await self._measure(spot, asked, key)
+            except EdgepipeError as error:
+                if kept is None:
+                    node, device = spot.key
+                    reason = str(error)
+                    self.left_out.append(NotMeasured(node=node, device=device, reason=reason))
+                    return
+        self.entries[spot.key] = kept
+
+    async def _measure(self, spot: Spot, asked: Measurement, key: DeviceKey) -> DeviceEntry:
+        async with borrowed(spot, self.job) as worker:
+            measured = await worker.profile(
+                self.config,
+                asked,
+                lambda done, total: self.progress.measuring(spot.who, done, total),
+            )
+        if len(measured.items.kinds) != self.shape.num_layers:
+            raise EdgepipeError(f"{spot.who} measured another model: update its edgepipe")
+        entry = DeviceEntry(measured_at_s=self.now_s, key=key, measured=measured)
+        self.profiles.keep(entry)
+        self.measured.add(key)
+        return entry
+
+    def _asked(self, spot: Spot) -> Measurement:
+        """Points that do not change from prompt to prompt, or nothing would ever be known."""
+        device = spot.device
+        free = min(device.memory_limit_bytes - device.baseline_bytes, device.memory_free_bytes)
+        return Measurement(
+            dtype=self.workload.dtype,
+            num_slots=1 << (self.workload.num_slots - 1).bit_length(),
+            max_positions=self.shape.max_positions,
+            prefill_chunk=self.workload.prefill_chunk,
+            sequence_length=self.sequence_length,
+            memory_bytes=max(0, int(SHARE_OF_FREE_MEMORY * free)),
+        )
+
+
+def nics_of(spots: Sequence[Spot], links: Sequence[Link]) -> dict[str, Nic]:
+    """What each host's NIC carries: the best of its links to other hosts, either way."""
+    host_of = {spot.node.profile.name: spot.node.profile.host_id for spot in spots}
+    nics = {}
+    for host in dict.fromkeys(host_of.values()):
+        sent = [
+            link.bytes_per_s
+            for link in links
+            if host_of[link.sender] == host != host_of[link.receiver]
+        ]
+        received = [
+            link.bytes_per_s
+            for link in links
+            if host_of[link.receiver] == host != host_of[link.sender]
+        ]
+        if sent and received:
+            nics[host] = Nic(
+                send_bytes_per_s=max(sent),
+                receive_bytes_per_s=max(received),
+                medium="wifi" if _is_wireless(spots, host) else None,
+            )
+    return nics
+
+
+def _is_wireless(spots: Sequence[Spot], host: str) -> bool:
+    """Whether the host is on the LAN by Wi-Fi alone."""
+    names = {
+        address.interface
+        for spot in spots
+        if spot.node.profile.host_id == host
+        for address in spot.node.profile.addresses
+        if not is_loopback(address.host)
+    }
+    return bool(names) and all(name.startswith("wl") for name in names)

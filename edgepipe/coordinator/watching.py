@@ -1,0 +1,98 @@
+"""What a run's stages did while they answered, beside what was predicted of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgepipe.coordinator.generation import Answer
+from edgepipe.coordinator.launch import Running
+from edgepipe.coordinator.stage_client import StageMeter
+from edgepipe.core.comparison import Comparison, Term, compare
+from edgepipe.core.prediction import Prediction
+
+MIN_TOKENS = 16
+"""Fewer tokens, or shorter prompts, say little of a profile."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Watch:
+    """Reads the stages' meters before a prompt, after its first token, and at the end."""
+
+    running: Running
+    _meters: list[Sequence[StageMeter]] = field(default_factory=list)
+
+    async def read(self) -> None:
+        """Note what every stage has done so far."""
+        self._meters.append(await self.running.pipeline.meter())
+
+    def decode(self, answer: Answer) -> Comparison | None:
+        """The time of a token; None without a prediction, or with too few tokens."""
+        phase = _of(self.running.plan.predicted).decode
+        if phase is None or len(self._meters) < 3 or answer.num_sampled < MIN_TOKENS:
+            return None
+        stage_s = _per_frame(self._meters[1], self._meters[2])
+        return compare(phase, measured_s=1 / answer.tokens_per_s, stage_s=stage_s)
+
+    def prefill(self, answer: Answer) -> Comparison | None:
+        """The time to the first token; None without a prediction for a prompt of its length."""
+        phase = _of(self.running.plan.predicted).prefill
+        frame = self.running.plan.inputs.frame
+        length = len(answer.asked.prompt_ids)
+        planned = frame is not None and frame.prompt_tokens == length
+        if phase is None or len(self._meters) < 3 or length < MIN_TOKENS or not planned:
+            return None
+        tokens_s = _per_frame(self._meters[1], self._meters[2])
+        stage_s = [
+            max(0.0, _busy_s(before, after) - _more(before, after, phase.num_frames) * token_s)
+            / phase.num_frames
+            for before, after, token_s in zip(*self._meters[:2], tokens_s, strict=True)
+        ]
+        return compare(phase, measured_s=answer.ttft_s, stage_s=stage_s)
+
+
+def _of(predicted: Prediction | None) -> Prediction:
+    assert predicted is not None, "what is deployed fits, and what fits has a prediction"
+    return predicted
+
+
+def _busy_s(before: StageMeter, after: StageMeter) -> float:
+    return after.busy_s - before.busy_s
+
+
+def _more(before: StageMeter, after: StageMeter, num_frames: int) -> int:
+    """Frames of decode that were done before the meter was read."""
+    return max(0, after.num_frames - before.num_frames - num_frames)
+
+
+def _per_frame(before: Sequence[StageMeter], after: Sequence[StageMeter]) -> list[float]:
+    return [
+        _busy_s(one, two) / max(1, two.num_frames - one.num_frames)
+        for one, two in zip(before, after, strict=True)
+    ]
+
+
+def blame(running: Running, comparison: Comparison, home: Path) -> str:
+    """Drop the profile of the term that was wrong; the sentence that says so."""
+    term = comparison.wrong
+    surveyed, stages = running.surveyed, running.plan.stages
+    if surveyed is not None and term.stage is not None:
+        stage = stages[term.stage]
+        surveyed.forget_device(home, stage.node, stage.device)
+    elif surveyed is not None:
+        nodes = [stage.node for stage in stages]
+        for sender, receiver in zip(nodes, [*nodes[1:], nodes[0]], strict=True):
+            surveyed.forget_link(home, sender, receiver)
+    after = "it is measured anew next time" if surveyed is not None else "plan anew"
+    return (
+        f"the prediction was wrong by {abs(comparison.error):.0%}: {_what(running, term)}; {after}"
+    )
+
+
+def _what(running: Running, term: Term) -> str:
+    times = f"{1000 * term.measured_s:.3g} ms, not the {1000 * term.predicted_s:.3g} ms of its"
+    if term.stage is None:
+        return f"the hops took {times.removesuffix(' of its')} of the links' profiles"
+    stage = running.plan.stages[term.stage]
+    return f"{stage.node} ({stage.device}) took {times} profile"

@@ -1,0 +1,156 @@
+"""The best plan over all settings: searched by the closed cost model, chosen by simulation.
+
+each setting ─▶ search ─▶ the best 32 of all ─┐
+                      rivals in each setting ─┴▶ simulate ─▶ the winner
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgepipe.core.costs import Cost, cost, rank_of
+from edgepipe.core.guessing import guess
+from edgepipe.core.outcome import Outcome, play, refine
+from edgepipe.core.posing import Asked, Case, pose
+from edgepipe.core.problem import Placement, Problem
+from edgepipe.core.search import Solution, search
+from edgepipe.core.setting import settings_of
+
+NUM_SIMULATED = 32
+MAX_EXPANSIONS = 200_000
+_CLOSE = 1.1
+"""A setting is searched for what may be up to so many times slower than the best of another."""
+
+Rule = Callable[[Problem], Placement]
+"""Places a model on a problem's devices; () where it cannot."""
+
+Progress = Callable[[int, int], None]
+"""Called with settings done and settings in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Searched:
+    """What the search found over all settings: the best candidates of any, and its gap."""
+
+    cases: tuple[Case, ...]
+    candidates: tuple[tuple[Case, Placement], ...]
+    gap: float
+
+
+def cases_of(asked: Asked) -> tuple[Case, ...]:
+    """A case for every setting."""
+    return tuple(pose(asked, setting) for setting in settings_of(asked.work))
+
+
+def find(
+    asked: Asked,
+    cases: Sequence[Case],
+    *,
+    num_best: int = NUM_SIMULATED,
+    max_expansions: int = MAX_EXPANSIONS,
+    progress: Progress = lambda _done, _total: None,
+) -> Searched:
+    """Search every case for the `num_best` best placements of all, of those close to the best.
+
+    What one case has found tells the others what is not worth finding, so the case whose guess is
+    best comes first. `max_expansions` is for each case.
+    """
+    ranking = _Ranking(asked=asked, num=num_best)
+    for case in cases:
+        ranking.offer_guess(case)
+    promising = sorted(range(len(cases)), key=lambda at: ranking.guessed[at])
+    bound, gap = np.inf, 0.0
+    for done, case in enumerate(cases[at] for at in promising):
+        progress(done, len(cases))
+        weight = case.setting.weight(asked.work)
+        worth = ranking.worth / weight
+        solution = search(
+            case.problem, num_best=num_best, max_expansions=max_expansions, worth=worth
+        )
+        ranking.offer(case, [(found.cost, found.placement) for found in solution.found])
+        bound = min(bound, _bound(solution, case, worth) * weight)
+        gap = max(gap, solution.gap)
+    progress(len(cases), len(cases))
+    best = ranking.best
+    return Searched(
+        cases=tuple(cases),
+        candidates=ranking.candidates,
+        gap=max(0.0, float(1 - bound / best)) if 0 < best < np.inf else gap,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Ranking:
+    """The best placements of all cases so far, at most `num`, by their ranks in one unit."""
+
+    asked: Asked
+    num: int
+    guessed: list[float] = field(default_factory=list)
+    ranked: list[tuple[float, Case, Placement]] = field(default_factory=list)
+
+    @property
+    def best(self) -> float:
+        """The best rank, or infinity."""
+        return self.ranked[0][0] if self.ranked else np.inf
+
+    @property
+    def worth(self) -> float:
+        """What ranks below this is worth finding: it is close to the best, and among so many."""
+        last = self.ranked[-1][0] if len(self.ranked) == self.num else np.inf
+        return min(self.best * _CLOSE, last)
+
+    @property
+    def candidates(self) -> tuple[tuple[Case, Placement], ...]:
+        """The best first."""
+        return tuple((case, placement) for _, case, placement in self.ranked)
+
+    def offer_guess(self, case: Case) -> None:
+        """Begin with the case's guess, if it fits."""
+        guessed = guess(case.problem)
+        self.guessed.append(np.inf)
+        if guessed is not None:
+            rank, placement = guessed
+            self.guessed[-1] = rank * case.setting.weight(self.asked.work)
+            self._add([(self.guessed[-1], case, placement)])
+
+    def offer(self, case: Case, found: Iterable[tuple[Cost, Placement]]) -> None:
+        """Take in what was found in a case."""
+        weight = case.setting.weight(self.asked.work)
+        known = {placement for _, other, placement in self.ranked if other is case}
+        self._add(
+            (weight * rank_of(case.problem, costs), case, placement)
+            for costs, placement in found
+            if placement not in known
+        )
+
+    def _add(self, ranked: Iterable[tuple[float, Case, Placement]]) -> None:
+        self.ranked = sorted([*self.ranked, *ranked], key=lambda each: each[0])[: self.num]
+
+
+def _bound(solution: Solution, case: Case, worth: float) -> float:
+    """No placement of the case has a lower figure, unless it is not below `worth`."""
+    if solution.found:
+        return rank_of(case.problem, solution.found[0].cost) * (1 - solution.gap)
+    if solution.proven:
+        return worth
+    return worth * (1 - solution.gap) if np.isfinite(worth) else 0.0
+
+
+def best_of(asked: Asked, candidates: Iterable[tuple[Case, Placement]]) -> Outcome | None:
+    """The best of those that fit, simulated, with codecs no lossier than they need be."""
+    played = [
+        play(asked, case, placement)
+        for case, placement in candidates
+        if placement and cost(case.problem, placement).fits
+    ]
+    if not played:
+        return None
+    return refine(asked, min(played, key=lambda outcome: outcome.seconds))
+
+
+def by_rule(asked: Asked, cases: Sequence[Case], rule: Rule) -> Outcome | None:
+    """What a rule comes to in the setting that suits it best; None where it fits in none."""
+    return best_of(asked, [(case, rule(case.problem)) for case in cases])

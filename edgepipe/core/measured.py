@@ -1,0 +1,102 @@
+"""A measurement of one device: what is asked for, and what comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edgepipe.core.frame import DType
+from edgepipe.core.speed import CodecSpeed, DeviceSpeed, ItemSpeed, expand
+
+NEAR_POSITIONS = 64
+"""Cached positions that a decoded row sees where its seconds are measured."""
+FAR_POSITIONS = 1024
+"""And where it is measured what more of them cost."""
+MAX_DECODE_ROWS = 32
+SMALLEST_CHUNK = 16
+MAX_PREFILL_ROWS = 512
+SEQUENCES = (1, 2)
+"""Sequences of the microbatches that are measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What to measure: the points follow from the sizes that are wanted.
+
+    Training is measured where `sequence_length` is not 0. Weights, KV cache and activations of
+    what is measured at once take at most `memory_bytes`, as far as one layer does.
+    """
+
+    dtype: DType
+    num_slots: int
+    max_positions: int
+    prefill_chunk: int
+    memory_bytes: int
+    sequence_length: int = 0
+
+    @property
+    def decode_rows(self) -> tuple[int, ...]:
+        """1, 2, 4 … up to one row per slot."""
+        most = min(self.num_slots, MAX_DECODE_ROWS)
+        return (*(1 << i for i in range(most.bit_length()) if 1 << i < most), most)
+
+    @property
+    def prefill_rows(self) -> tuple[int, ...]:
+        """1, then 16, 32 … up to a whole chunk."""
+        most = min(self.prefill_chunk, MAX_PREFILL_ROWS, self.max_positions)
+        sizes = (SMALLEST_CHUNK << i for i in range(most.bit_length()))
+        return tuple(dict.fromkeys((1, *(size for size in sizes if size < most), most)))
+
+    @property
+    def near(self) -> int:
+        """Cached positions at which rows are decoded."""
+        return min(NEAR_POSITIONS, self.max_positions - 1)
+
+    @property
+    def far(self) -> int:
+        """Cached positions at which attention is measured again, at least `near`."""
+        room = self.max_positions - self.prefill_rows[-1]
+        return max(self.near, min(FAR_POSITIONS, room))
+
+    @property
+    def train_rows(self) -> tuple[int, ...]:
+        """Rows of the microbatches."""
+        return tuple(self.sequence_length * each for each in SEQUENCES if self.sequence_length)
+
+    @property
+    def capacity(self) -> int:
+        """Positions that the largest call needs."""
+        return max(self.far, self.near) + self.prefill_rows[-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Items:
+    """Seconds of a model's items; layer i is of kind `kinds[i]`, an index into `layers`."""
+
+    kinds: tuple[int, ...]
+    layers: tuple[ItemSpeed, ...]
+    embedding: ItemSpeed
+    head: ItemSpeed
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a layer is of no kind that was measured."""
+        if not all(0 <= kind < len(self.layers) for kind in self.kinds):
+            raise ValueError("a layer is of a kind that was not measured")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a device's worker measured; see `DeviceSpeed` for codecs and overhead."""
+
+    items: Items
+    codecs: dict[str, CodecSpeed] = field(default_factory=dict)
+    overhead_s: float = 0.0
+
+    @property
+    def speed(self) -> DeviceSpeed:
+        """The same, item by item."""
+        items = self.items
+        return DeviceSpeed(
+            items=expand(items.kinds, items.layers, embedding=items.embedding, head=items.head),
+            codecs=self.codecs,
+            overhead_s=self.overhead_s,
+        )

@@ -1,0 +1,89 @@
+"""What training takes of a stage's memory, beside the idle worker's baseline.
+
+held         weights: parameters · itemsize
+             full: gradients and AdamW's two moments 12 bytes a parameter, and 4 more for a
+             float32 master copy where the dtype is smaller
+             lora: 16 bytes an adapter parameter; a matrix of hidden · width has
+             rank · (hidden + width) of them
+             one layer's activations, computed again or in use, and the head's logits twice
+in flight    of each microbatch, per layer: its input where it is computed again, else its
+             activations; embedding and head keep their input
+
+activations  rows · (8 · hidden + 4 · width) · itemsize     norms, projections, products of the MLP;
+             attention keeps no scores (Dao et al. 2022; after Korthikanti et al. 2022)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgepipe.core.fit import widest
+from edgepipe.core.frame import DType
+from edgepipe.core.model import Item, ModelShape
+from edgepipe.core.problem import Ints
+from edgepipe.core.stage_bytes import largest_over, parameters_of, sums_over
+from edgepipe.core.work import Batch, TrainMode
+
+_FLOAT32_BYTES = 4
+_ADAPTER_BYTES = 16
+_OPTIMIZER_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """How a model is trained: microbatches of `rows` tokens, computed again or not."""
+
+    model: ModelShape
+    dtype: DType
+    batch: Batch
+    rows: int
+    recompute: bool
+
+    def inflight_bytes(self, item: Item) -> int:
+        """What a microbatch in flight leaves with an item."""
+        if self.recompute or item in (self.model.embedding, self.model.head):
+            return self.rows * self.model.hidden_size * self.dtype.itemsize
+        return self.activation_bytes(item)
+
+    def adapter_parameters(self, item: Item) -> int:
+        """Parameters of the adapters beside an item's matrices."""
+        if item in (self.model.embedding, self.model.head):
+            return 0
+        hidden = self.model.hidden_size
+        sizes = [self.model.parameters[name] for name in item.tensors]
+        return sum(self.batch.rank * (hidden + size // hidden) for size in sizes if size > hidden)
+
+    def activation_bytes(self, layer: Item) -> int:
+        """What a microbatch's backward needs of a layer."""
+        values = 8 * self.model.hidden_size + 4 * widest(self.model, layer)
+        return self.rows * values * self.dtype.itemsize
+
+
+def held_bytes(footprint: Footprint) -> Ints:
+    """What a stage of layers [first, end) holds all the time [L, L]; 0 where empty."""
+    model, dtype = footprint.model, footprint.dtype
+    parameters = parameters_of(model)
+    activations = [footprint.activation_bytes(layer) for layer in model.layers]
+    logits = np.zeros_like(parameters)
+    logits[:, -1] = 2 * footprint.rows * model.vocab_size * _FLOAT32_BYTES
+    held = parameters * dtype.itemsize + _trained_bytes(footprint, parameters) + logits
+    return np.triu(held + largest_over(model.num_layers, activations), k=1)
+
+
+def _trained_bytes(footprint: Footprint, parameters: Ints) -> Ints:
+    model = footprint.model
+    if footprint.batch.mode is TrainMode.LORA:
+        items = model.items(0, model.num_layers, embedding=True, head=True)
+        adapters = [footprint.adapter_parameters(item) for item in items]
+        return _ADAPTER_BYTES * sums_over(model.num_layers, adapters)
+    master = _FLOAT32_BYTES if footprint.dtype.itemsize < _FLOAT32_BYTES else 0
+    return parameters * (_OPTIMIZER_BYTES + master)
+
+
+def inflight_bytes(footprint: Footprint) -> Ints:
+    """What a microbatch leaves with a stage of layers [first, end) [L, L]; 0 where empty."""
+    model = footprint.model
+    items = model.items(0, model.num_layers, embedding=True, head=True)
+    return sums_over(model.num_layers, [footprint.inflight_bytes(item) for item in items])

@@ -1,0 +1,151 @@
+"""What comes out of a measurement, with a clock whose seconds are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from equivalence.tiny_models import CONFIGS, config_dict
+from torch.nn.modules.module import register_module_forward_hook
+
+from edgepipe.core.frame import DType
+from edgepipe.core.measured import Measurement
+from edgepipe.engine.torch.bench import Call, Target
+from edgepipe.engine.torch.measure import _inference, measure_items
+from edgepipe.engine.torch.median import MAX_REPEATS, medians_s
+from edgepipe.errors import StageError
+
+ASKED = Measurement(
+    dtype=DType.FLOAT32, num_slots=3, max_positions=100, prefill_chunk=32, memory_bytes=1 << 30
+)
+CALL_S, LAYER_S, EMBEDDING_S, HEAD_S = 0.5, 1.0, 0.25, 2.0
+SECONDS = {"LlamaDecoderLayer": LAYER_S, "Embedding": EMBEDDING_S, "Linear": HEAD_S}
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.fixture
+def clock() -> Iterator[Callable[[Callable[[], object]], float]]:
+    """A call takes its own time and that of each module with weights that it runs."""
+    seen: list[str] = []
+
+    def hook(module: Any, *_: object) -> None:
+        if any(True for _ in module.parameters()):
+            seen.append(type(module).__name__)
+
+    def seconds(call: Callable[[], object]) -> float:
+        seen.clear()
+        call()
+        heads = 0 if "LlamaDecoderLayer" in seen else HEAD_S * seen.count("Linear")
+        inside = sum(SECONDS[name] for name in seen if name in {"LlamaDecoderLayer", "Embedding"})
+        return CALL_S + inside + heads
+
+    handle = register_module_forward_hook(hook)
+    yield seconds
+    handle.remove()
+
+
+def target(clock: Callable[[Callable[[], object]], float], **changes: Any) -> Target:
+    return Target(
+        config=config_dict(CONFIGS["llama, untied, grouped queries"]),
+        asked=replace(ASKED, **changes),
+        device=torch.device("cpu"),
+        clock=clock,
+    )
+
+
+def test_each_item_gets_its_own_seconds_and_the_call_what_is_left(clock: Any) -> None:
+    items, call_s = measure_items(target(clock), lambda _done, _total: None)
+    assert call_s == CALL_S
+    assert items.kinds == (0, 0, 0, 0)
+    (layer,) = items.layers
+    assert layer.decode.rows == (1, 2, 3)
+    assert layer.prefill.rows == (1, 16, 32)
+    assert set(layer.decode.seconds + layer.prefill.seconds) == {LAYER_S}
+    assert set(items.embedding.decode.seconds) == {EMBEDDING_S}
+    assert set(items.head.decode.seconds + items.head.prefill.seconds) == {HEAD_S}
+    assert (layer.attention_s, layer.forward.rows, layer.update_s) == (0.0, (), 0.0)
+
+
+def test_progress_rises_to_its_end(clock: Any) -> None:
+    told: list[tuple[int, int]] = []
+    measure_items(target(clock), lambda *progress: told.append(progress))
+    assert [done for done, _ in told] == list(range(1, len(told) + 1))
+    assert told[-1] == (len(told), len(told))
+
+
+def test_what_the_progress_raises_ends_it(clock: Any) -> None:
+    def stop(_done: int, _total: int) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        measure_items(target(clock), stop)
+
+
+def test_a_layer_that_does_not_fit_is_told(clock: Any) -> None:
+    with pytest.raises(StageError, match="more than is free"):
+        measure_items(target(clock, memory_bytes=1000), lambda _done, _total: None)
+
+
+def test_training_is_measured_where_it_is_asked_for() -> None:
+    def clock(call: Callable[[], object]) -> float:
+        call()
+        return 1.0
+
+    asked = target(clock, sequence_length=8)
+    items, _ = measure_items(asked, lambda _done, _total: None)
+    for item in (*items.layers, items.head):
+        assert item.forward.rows == item.backward.rows == (8, 16)
+        assert item.forward.seconds == item.backward.seconds == (1.0, 1.0)
+        assert item.update_s == 1.0
+    assert items.embedding.backward.seconds == (1.0, 1.0)
+
+
+def test_positions_that_are_seen_are_told_apart_from_the_rows() -> None:
+    """Rows of 1 s, and 1 ms for every position seen (decoded) or 1/8 ms (of a prompt)."""
+    asked = replace(ASKED, max_positions=4096)
+    seconds = {
+        **{Call(rows, 1, 64): rows + rows * 64e-3 for rows in (1, 2, 3)},
+        **{Call(1, rows, 0): rows + rows * rows / 2 / 8e3 for rows in (16, 32)},
+        Call(1, 1, 1024): 1 + 1024e-3,
+        Call(1, 32, 1024): 32 + 32 * (1024 + 16) / 8e3,
+    }
+    speed = _inference(asked, seconds)
+    assert speed.attention_s == pytest.approx(1e-3)
+    assert speed.prefill_attention_s == pytest.approx(1e-3 / 8)
+    assert speed.decode.seconds == pytest.approx((1, 2, 3))
+    assert speed.prefill.seconds == pytest.approx((1, 16, 32))
+
+
+def test_noise_makes_nothing_negative() -> None:
+    asked = replace(ASKED, max_positions=4096)
+    seconds = {
+        **{Call(rows, 1, 64): 1e-3 for rows in (1, 2, 3)},
+        **{Call(1, rows, 0): 1e-3 for rows in (16, 32)},
+        Call(1, 1, 1024): 0.9e-3,
+        Call(1, 32, 1024): 0.5e-3,
+    }
+    speed = _inference(asked, seconds)
+    assert speed.attention_s == speed.prefill_attention_s == 0.0
+
+
+def test_calls_take_turns_and_the_first_of_each_only_warms_up() -> None:
+    order: list[str] = []
+
+    def call(name: str, *seconds: float) -> Callable[[], float]:
+        left = iter(seconds)
+        return lambda: (order.append(name), next(left))[1]
+
+    counted: list[None] = []
+    found = medians_s(
+        [call("a", 0.9, 0.1, 0.3, 0.2), call("b", 0.9, 0.26, 0.26), call("c", 2.0)],
+        lambda: counted.append(None),
+    )
+    assert found == pytest.approx([0.2, 0.26, 2.0]), "a long one is measured once"
+    assert order == ["a", "b", "c", "a", "b", "a", "b", "a"]
+    assert len(counted) == 3 * (MAX_REPEATS + 1)
