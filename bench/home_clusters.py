@@ -79,7 +79,7 @@ class Home:
 def random_home(seed: int, *, num_devices: int | None = None, layers: int | None = None) -> Home:
     """2 to 8 devices and a model of 16 to 40 layers, or as many as are asked for."""
     rng = Random(seed)
-    count = num_devices or rng.randint(2, 8)
+    count = num_devices or rng.choice((2, 3, 3, 4, 4, 5, 6, 8))
     depth, hidden, width = rng.choice(MODELS)
     model = llama(num_layers=layers or depth, hidden=hidden, width=width, tied=rng.random() < 0.4)
     placed: list[tuple[Candidate, Chip]] = []
@@ -121,6 +121,7 @@ def _candidate(node: str, device: str, chip: Chip, pool: str) -> Candidate:
     memory = int(chip.memory_gib * GIB)
     return Candidate(
         node=node,
+        host=node,
         device=DeviceProfile(
             id=DeviceId(device),
             kind=chip.kind,

@@ -29,7 +29,7 @@ from edgepipe.core.fit import Workload
 from edgepipe.core.frame import DType
 from edgepipe.core.plan import plan
 from edgepipe.core.posing import Asked
-from edgepipe.core.prediction import Prediction
+from edgepipe.core.prediction import figure_s
 from edgepipe.core.work import Batch, Objective, Strategy, TrainMode, Work
 
 PAPER = Path("docs/clusters")
@@ -85,17 +85,6 @@ def work_of(task: Task) -> Work:
     )
 
 
-def seconds_of(prediction: Prediction, task: Task) -> float:
-    """The objective's figure, the less the better."""
-    match OBJECTIVES[task]:
-        case Objective.TRAIN:
-            return prediction.step_s or 0.0
-        case Objective.PREFILL:
-            return prediction.ttft_s or 0.0
-        case _:
-            return 1 / (prediction.tokens_per_s or float("inf"))
-
-
 def result_of(home: Home, task: Task, *, max_expansions: int) -> Result:
     """Plan, and compare."""
     asked = Asked.of(home.model, home.survey, work_of(task))
@@ -104,9 +93,13 @@ def result_of(home: Home, task: Task, *, max_expansions: int) -> Result:
     planning_s = time.perf_counter() - begun
     gains: dict[Strategy, float | None] = {}
     if made.predicted is not None:
-        mine = seconds_of(made.predicted, task)
+        mine = figure_s(OBJECTIVES[task], made.predicted)
         gains = {
-            rival.strategy: rival.predicted and seconds_of(rival.predicted, task) / mine
+            rival.strategy: (
+                None
+                if rival.predicted is None
+                else figure_s(OBJECTIVES[task], rival.predicted) / mine
+            )
             for rival in made.rivals
         }
     assert made.feasible or not any(rival.feasible for rival in made.rivals), home.name
@@ -143,7 +136,7 @@ def table(results: Sequence[Result]) -> Iterator[str]:
 
 def _spread(gains: Sequence[float]) -> str:
     if len(gains) < 2:
-        return " | ".join(["–"] * 4)
+        return " | ".join(["-"] * 4)
     tenth = quantiles(gains, n=10, method="inclusive")[-1]
     return f"{median(gains):.2f} | {tenth:.2f} | {max(gains):.2f} | {min(gains):.4f}"
 

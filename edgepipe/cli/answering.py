@@ -12,12 +12,15 @@ from typing import Any
 from rich.console import Console
 
 from edgepipe.cli.comparing import Compared, compared_with, tell
+from edgepipe.cli.plan_tables import rivals_table
 from edgepipe.cli.sampling import Wish
 from edgepipe.cli.show import DeployBars, StepBars, errors, node_rows, print_json
+from edgepipe.cli.speed_tables import speeds_table
 from edgepipe.cli.tables import nodes_table, plan_table
 from edgepipe.coordinator.generation import Answer, ask, generate
 from edgepipe.coordinator.launch import (
     Interface,
+    Planned,
     Prepared,
     Running,
     Where,
@@ -27,7 +30,7 @@ from edgepipe.coordinator.launch import (
 from edgepipe.coordinator.nodes import Roster
 from edgepipe.coordinator.planning import How, check_cut
 from edgepipe.coordinator.watching import Watch
-from edgepipe.core.pipeline import Plan, stage_to_json
+from edgepipe.core.pipeline import stage_to_json
 
 
 async def answer_once(
@@ -133,10 +136,10 @@ def stages_json(running: Running) -> list[dict[str, Any]]:
 class Shown(Interface):
     """Plan and progress on a console."""
 
-    def __init__(self, console: Console, *, quiet: bool, nodes: bool = False) -> None:
+    def __init__(self, console: Console, *, quiet: bool, everything: bool = False) -> None:
         self._console = console
         self._quiet = quiet
-        self._nodes = nodes
+        self._all = everything
         self._bars: DeployBars | None = None
         self._steps = StepBars(console)
 
@@ -150,14 +153,20 @@ class Shown(Interface):
         if not self._quiet:
             self._steps.searching(done, total)
 
-    def planned(self, chosen: Plan, roster: Roster) -> None:
-        """Show the plan, and the nodes before it where they are wanted."""
+    def planned(self, planned: Planned, roster: Roster) -> None:
+        """Show the plan; with all that is known, the nodes, their speeds and its rivals too."""
         self._steps.stop()
         if self._quiet:
             return
-        if self._nodes:
+        chosen = planned.plan
+        if self._all:
             self._console.print(nodes_table(node_rows(roster)))
+        if self._all and planned.surveyed is not None:
+            chunk = chosen.inputs.prefill_chunk
+            self._console.print(speeds_table(planned.surveyed.survey, prefill_chunk=chunk))
         self._console.print(plan_table(chosen))
+        if self._all:
+            self._console.print(rivals_table(chosen))
         self._bars = DeployBars(self._console, [stage.node for stage in chosen.stages])
         self._bars.start()
 
@@ -169,8 +178,8 @@ class Shown(Interface):
 
     def hashing(self, done_bytes: int, total_bytes: int) -> None:
         """See Interface."""
-        if self._bars is not None:
-            self._bars.hashing(done_bytes, total_bytes)
+        if not self._quiet:
+            self._steps.reading(done_bytes, total_bytes)
 
     def sending(self, stage: int, done_bytes: int, total_bytes: int) -> None:
         """See Progress."""
@@ -192,8 +201,14 @@ async def answer_demo(question: str, wish: Wish, where: Where, how: How) -> None
     prompt_ids = tokenizer.prompt_ids(question)
     asked = wish.asked(prepared.model, prompt_ids, prepared.shape.max_positions, 1)
     answer = ask(tokenizer, asked)
-    console.print(f"Starting {where.local} private agents and looking for them over mDNS …")
-    interface = Shown(console, quiet=False, nodes=True)
+    slow = " and ".join(
+        f"local-{index + 1}" for index, factor in enumerate(where.slowdowns) if factor > 1
+    )
+    console.print(
+        f"Starting {where.local} private agents, {slow} at half speed, and looking for them over "
+        "mDNS; the first time, measuring them takes ten seconds …"
+    )
+    interface = Shown(console, quiet=False, everything=True)
     try:
         async with open_model(
             prepared,

@@ -60,12 +60,17 @@ class StepBars:
             TaskProgressColumn(),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
 
     def measuring(self, what: str, done: int, total: int) -> None:
         """See coordinator.surveying.Measuring."""
         self._show(f"measuring {what}", done, total)
+
+    def reading(self, done_bytes: int, total_bytes: int) -> None:
+        """The model's files, read once to name their parts."""
+        self._show("reading the model", done_bytes, total_bytes)
 
     def searching(self, done: int, total: int) -> None:
         """See coordinator.launch.Planning."""
@@ -76,6 +81,8 @@ class StepBars:
         self._progress.stop()
 
     def _show(self, what: str, done: int, total: int) -> None:
+        if not total:
+            return
         self._progress.start()
         if what not in self._tasks:
             self._tasks[what] = self._progress.add_task(escape(what), total=total)
@@ -104,10 +111,6 @@ class DeployBars:
     def stop(self) -> None:
         """Take the bars away."""
         self._progress.stop()
-
-    def hashing(self, done_bytes: int, total_bytes: int) -> None:
-        """The model's files, read once to name their parts."""
-        self._show("reading", -1, "the model", done_bytes, total_bytes)
 
     def sending(self, stage: int, done_bytes: int, total_bytes: int) -> None:
         """See coordinator.progress.Progress."""

@@ -198,7 +198,7 @@ class Interface(Progress, Planning, Protocol):
         """The model's files are read once, to name their parts; called from any thread."""
         ...
 
-    def planned(self, chosen: Plan, roster: Roster) -> None:
+    def planned(self, planned: Planned, roster: Roster) -> None:
         """A plan was made, for these nodes; it fits."""
         ...
 
@@ -303,7 +303,7 @@ async def open_model(
                     interface=interface,
                 )
                 require_fit(planned.plan)
-                interface.planned(planned.plan, roster)
+                interface.planned(planned, roster)
                 deployed = deployment(prepared, planned.plan, roster, parts, how)
                 async with open_pipeline(deployed, roster.nodes, interface) as pipeline:
                     interface.deployed()

@@ -24,6 +24,11 @@ class Candidate:
         return self.node, self.device.id
 
     @property
+    def machine(self) -> str:
+        """The machine that it is part of: its host, or its node where nobody said."""
+        return self.host or self.node
+
+    @property
     def usable_bytes(self) -> int:
         """Memory that a stage may take: the limit less what the idle worker holds."""
         return self.device.memory_limit_bytes - self.device.baseline_bytes

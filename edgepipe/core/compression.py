@@ -84,7 +84,7 @@ def _num(survey: Survey) -> int:
 
 def _choose(survey: Survey, rows: Rows, sender: int, receiver: int) -> Codec:
     here, there = survey.devices[sender], survey.devices[receiver]
-    if here.host == there.host:
+    if here.machine == there.machine:
         return Codec.NONE
     best = Codec.NONE
     for codec in LOSSY_ORDER[1:]:

@@ -3,7 +3,7 @@
 stage s     Σ item_s of its device over its items
 hop a → b   latency_s[a, b] + frame_bytes / bytes_per_s[a, b], in training and the gradient's way
             latency_s[b, a] + gradient_bytes / bytes_per_s[b, a]
-hop back    latency_s[last, first] + return_bytes / bytes_per_s[last, first]; none of one stage
+hop back    return_latency_s[last, first] + return_bytes / bytes_per_s[last, first]; 0 of one stage
 total       Σ stages + Σ hops + hop back
 load r      Σ over the boundaries through resource r, the way back included, of
             bytes / the NIC's bytes_per_s in that direction         (edgepipe.core.resources)

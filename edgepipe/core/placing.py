@@ -8,6 +8,7 @@ A stage that its device cannot hold gives layers to the others, in proportion ag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -51,13 +52,10 @@ def roomiest(problem: Problem, devices: Sequence[int]) -> Placement:
         for index in devices
     ]
     shares = np.cumsum([max(1, size) for size in room])
-    num, count = problem.num_layers, len(devices)
-    ends = [
-        min(max(round(num * share / shares[-1]), at + 1), num - (count - 1 - at))
-        for at, share in enumerate(shares)
-    ]
-    ends[-1] = num
-    return ranged(list(zip((0, *ends[:-1]), ends, strict=True)), devices)
+    num, ends = problem.num_layers, [0]
+    for left, share in zip(range(len(devices) - 1, -1, -1), shares, strict=True):
+        ends.append(min(max(round(num * share / shares[-1]), ends[-1] + 1), num - left))
+    return ranged(list(pairwise(ends)), devices)
 
 
 def _held(problem: Problem, device: int) -> Bools:
@@ -71,14 +69,13 @@ def _held(problem: Problem, device: int) -> Bools:
 
 
 def _held_from(held: Sequence[Bools]) -> list[Bools]:
-    """Of each device, and of none after the last: the layers from which it and those after it
-    hold the rest [L].
-    """
-    whole = [np.zeros(len(held[0]), dtype=np.bool_)]
-    whole[0][-1] = True
+    """The layers from which a device and those after it hold the rest [L]; and none, at the end."""
+    nothing: Bools = np.arange(len(held[0])) == len(held[0]) - 1
+    whole = [nothing]
     for fits in reversed(held):
-        whole.insert(0, (fits & whole[0]).any(axis=1))
-    return whole
+        rest: Bools = np.any(fits & whole[-1], axis=1)
+        whole.append(rest)
+    return whole[::-1]
 
 
 def _wanted_end(problem: Problem, devices: Sequence[int], first: int) -> int:

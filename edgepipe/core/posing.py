@@ -241,7 +241,7 @@ def _device(candidate: Candidate) -> Device:
     return Device(
         node=candidate.node,
         device=device.id,
-        host=candidate.host or candidate.node,
+        host=candidate.machine,
         pool=device.pool,
         memory_limit_bytes=device.memory_limit_bytes,
         baseline_bytes=device.baseline_bytes,

@@ -106,9 +106,9 @@ class Problem:
     the goal wants. `stage_bytes` [L, L] is what a stage of layers [first, end) takes beside the
     baseline. `link_bytes_per_s` and `link_latency_s` [D, D] are from the row's device to the
     column's, loopback where they share a host; `return_latency_s` [D, D] is that of what goes home,
-    which no codec touches, `link_latency_s` where None. `frame_share` and `gradient_share` [D, D] are what a
-    codec leaves of a frame's bytes on that way, all where None. A host that `nics` does not name
-    is never a bottleneck. `num_stages` asks for exactly so many stages, `order` for all these
+    which no codec touches, `link_latency_s` where None. `frame_share` and `gradient_share` [D, D]
+    are what a codec leaves of a frame's bytes on that way, all where None. A host that `nics` does
+    not name is never a bottleneck. `num_stages` asks for so many stages, `order` for all these
     devices (indices) in this order. For training, `item_s` are forward and backward of a
     microbatch, with what is computed again, and `training` is set.
     """

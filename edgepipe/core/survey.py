@@ -44,7 +44,7 @@ class Survey:
         stated = self._by_pair.get((sender.node, receiver.node))
         if stated is not None:
             return stated
-        near = sender.host == receiver.host
+        near = sender.machine == receiver.machine
         return Link(
             sender=sender.node,
             receiver=receiver.node,

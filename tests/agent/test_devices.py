@@ -1,16 +1,27 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from edgepipe import __version__
 from edgepipe.agent import devices
 from edgepipe.agent.configuration import load_settings
-from edgepipe.agent.devices import Device, choose, cpu_device, find_devices, memory_now, offer
-from edgepipe.agent.host import host_id
+from edgepipe.agent.devices import (
+    Device,
+    choose,
+    cpu_device,
+    find_devices,
+    libraries,
+    memory_now,
+    offer,
+)
+from edgepipe.agent.host import host_id, machine_id
 from edgepipe.agent.memory import MemoryNow, num_cores
 from edgepipe.agent.settings import AgentSettings
 from edgepipe.core.profile import DeviceId, DeviceKind
@@ -141,3 +152,15 @@ def test_a_gpu_whose_driver_cannot_be_asked_keeps_its_first_figure() -> None:
 def test_this_host_has_one_id_per_network_namespace() -> None:
     assert host_id() == host_id()
     assert len(host_id()) == 16
+
+
+def test_a_machine_is_the_same_for_all_hosts_on_it() -> None:
+    assert machine_id() == machine_id()
+    assert len(machine_id()) == 16
+    assert machine_id() != host_id() or platform.system() != "Linux"
+
+
+def test_the_libraries_that_compute_are_named_without_importing_them() -> None:
+    found = {"torch": version("torch"), "transformers": version("transformers")}
+    words = [f"edgepipe {__version__}", *(f"{name} {each}" for name, each in found.items())]
+    assert libraries() == ", ".join(words)

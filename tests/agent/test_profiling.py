@@ -19,11 +19,12 @@ from edgepipe.agent import profiling, stage_servicer
 from edgepipe.agent.compute import ComputeThread
 from edgepipe.agent.device import WorkerDevice
 from edgepipe.agent.fence import Fence
-from edgepipe.agent.profiling import RUNTIME_S, check, clock
+from edgepipe.agent.profiling import check, clock
 from edgepipe.agent.stage_servicer import StageServicer
 from edgepipe.agent.weights import WeightStore
 from edgepipe.core.api import API
 from edgepipe.core.profile import Address
+from edgepipe.core.speed import RUNTIME_S
 from edgepipe.errors import EdgepipeError, LeaseHeld, LeaseLost, StageError, WireError
 from edgepipe.transport import convert
 from edgepipe.transport.channel import bind, create_server, open_channel

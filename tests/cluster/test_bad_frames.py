@@ -14,6 +14,7 @@ import grpc
 import pytest
 from cluster.conftest import Cluster
 from cluster.tiny_folder import CONTEXT, write_tiny
+from on_paper import surveyed
 
 from edgepipe.coordinator.deployment import Deployment
 from edgepipe.coordinator.emulated import HIDDEN_SIZE, emulate, emulated_deployment
@@ -21,7 +22,7 @@ from edgepipe.coordinator.launch import deployment, prepare, weight_parts
 from edgepipe.coordinator.leases import LeaseClient
 from edgepipe.coordinator.nodes import Roster, Search, find_nodes
 from edgepipe.coordinator.pipeline import open_pipeline
-from edgepipe.coordinator.planning import How, make_plan
+from edgepipe.coordinator.planning import How, candidates, make_plan
 from edgepipe.coordinator.progress import Silent
 from edgepipe.coordinator.stage_client import StageClient
 from edgepipe.core.api import API
@@ -232,7 +233,8 @@ async def test_a_stage_that_runs_out_of_memory(cluster: Cluster, tmp_path: Path)
     parts = await weight_parts(prepared, home=home, progress=lambda _done, _total: None)
     async with found(cluster) as roster:
         how = How(nodes=("cyd", "dan"))
-        planned = make_plan(prepared.shape, roster, how, CONTEXT)
+        survey = surveyed(prepared.shape, candidates(roster))
+        planned = make_plan(prepared.shape, survey, how, CONTEXT)
         job = deployment(prepared, planned, roster, parts, how)
         absurd = replace(job, num_slots=1 << 10, max_positions=1 << 22)
         with pytest.raises(StageError, match=r"^(cyd|dan) \(cpu\): its stage failed \(.*memory"):

@@ -247,7 +247,7 @@ def test_an_agent_of_another_version(here: Here, edgepipe: Edgepipe, tiny: Path)
 
 
 def test_after_all_of_that_a_run_works(tiny_run: Callable[..., Command]) -> None:
-    done = tiny_run()
+    done = tiny_run("--strategy", "equal")
     assert done.code == 0, done.err
     assert len(done.json["token_ids"]) == 3
     assert len(done.json["plan"]) == 4

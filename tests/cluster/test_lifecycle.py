@@ -53,10 +53,14 @@ def here(
     return commands(edgepipe, monkeypatch, capsys)
 
 
+ALL = ("--strategy", "equal")
+"""On every device, however slow."""
+
+
 @contextmanager
 def long_run(edgepipe: Edgepipe, model: Path, *flags: object) -> Iterator[subprocess.Popen[str]]:
     """A run that has begun to answer, and would go on for a while."""
-    words = ("run", model, "--prompt", "w1", "--max-tokens", 4000)
+    words = ("run", model, "--prompt", "w1", "--max-tokens", 4000, *ALL)
     process = edgepipe.popen(*words, *flags)
     try:
         assert process.stdout is not None
@@ -73,7 +77,7 @@ def finished(process: subprocess.Popen[str]) -> Command:
 
 
 def short_run(here: Here, cluster: Cluster, model: Path) -> Command:
-    return here("run", model, "--prompt", "w1", "--max-tokens", 3, "--json", *cluster.flags)
+    return here("run", model, "--prompt", "w1", "--max-tokens", 3, "--json", *ALL, *cluster.flags)
 
 
 def wait_until(happens: Callable[[], Any], within_s: float = DEADLINE_S) -> None:

@@ -92,6 +92,16 @@ def test_a_layer_that_does_not_fit_is_told(clock: Any) -> None:
         measure_items(target(clock, memory_bytes=1000), lambda _done, _total: None)
 
 
+def test_a_head_that_does_not_fit_is_taken_for_so_many_layers(clock: Any) -> None:
+    wide = {**CONFIGS["llama, untied, grouped queries"], "vocab_size": 1 << 15}
+    asked = replace(target(clock, memory_bytes=2 << 20), config=config_dict(wide))
+    items, _ = measure_items(asked, lambda _done, _total: None)
+    head_values = (1 << 15) * 48 + 48
+    layer_values = 48 * (48 + 24 + 24 + 48) + 3 * 48 * 80 + 2 * 48
+    ratio = head_values / layer_values
+    assert items.head.decode.seconds == pytest.approx([LAYER_S * ratio] * 3)
+
+
 def test_training_is_measured_where_it_is_asked_for() -> None:
     def clock(call: Callable[[], object]) -> float:
         call()

@@ -27,6 +27,7 @@ WEIGHT_BYTES = 90_000_000
 RUN = (
     *("run", "smollm2-135m", "--prompt", "Why is the sky blue?"),
     *("--max-tokens", "16", "--temperature", "0"),
+    *("--strategy", "equal", "--codec", "bf16"),
 )
 
 
@@ -101,6 +102,7 @@ def _start_agent(machine: Machine) -> Any:
 @pytest.fixture(scope="module")
 def first(site: Site) -> dict[str, Any]:
     """The first answer: nobody was named, and no machine had any weights."""
+    site.run("plan", "smollm2-135m", "--strategy", "equal")  # measures the links, and then no more
     assert not any((machine.home / "weights").exists() for machine in site.machines)
     before = [machine.host.received_bytes() for machine in site.machines]
     answer = dict(site.run(*RUN))

@@ -32,6 +32,7 @@ NODE = NodeProfile(
     api=1,
     cluster="home",
     host_id="ab",
+    machine_id="cd",
     addresses=(
         Address(host="10.0.0.1", port=50, interface="eth0", speed_bytes_per_s=125_000_000),
         Address(host="fe80::1%eth0", port=50),
@@ -51,6 +52,7 @@ NODE = NodeProfile(
             slowdown=2.0,
             engines=("torch", "onnx"),
             lease=LeaseView(job="job", holder="me@desk", fence=9, expires_in_s=12.5),
+            libraries="edgepipe 0.1.0, torch 2.13.0",
         ),
         DeviceProfile(
             id=DeviceId("cpu"),

@@ -12,5 +12,11 @@
     cache         keys and values by slot
     engine        all of it behind the engine protocol
 
+    sample        layers with random weights, for measuring
+    bench         calls of them that are timed
+    median        repeats that take turns
+    measure       calls -> the seconds of each item, for decode and prefill
+    measure_training   and for a microbatch
+
 Import what you need from these modules; `engine` is heavy.
 """

@@ -73,7 +73,13 @@ def measure_items(target: Target, advance: Advance) -> tuple[Items, float]:
     counter = _Counter(asked, (calls, *(calls for _ in samples), few, few), advance)
     empty = Bench(target, sample_of(())).times(calls, counter.timed)
     layers = [_item(target, sample, calls, empty, counter) for sample in samples]
-    embedding, head = (_item(target, cut, few, empty, counter) for cut in ends)
+    layer_bytes = _weight_bytes(model, anatomy, sample_of((0,)))
+    embedding, head = (
+        _item(target, cut, few, empty, counter)
+        if (end_bytes := _weight_bytes(model, anatomy, cut)) <= asked.memory_bytes
+        else _of_the_size(layers[kinds[0]], end_bytes / layer_bytes)
+        for cut in ends
+    )
     items = Items(kinds=kinds, layers=tuple(layers), embedding=embedding, head=head)
     return items, empty[decode_calls(asked)[0]]
 
@@ -89,6 +95,17 @@ def _item(
     if not target.asked.train_rows:
         return speed
     return _with_training(target, cut, speed, counter)
+
+
+def _of_the_size(layer: ItemSpeed, ratio: float) -> ItemSpeed:
+    """What has no room to be measured takes as long for its weights as a layer does for its own."""
+    return ItemSpeed(
+        decode=layer.decode.times(ratio),
+        prefill=layer.prefill.times(ratio),
+        forward=layer.forward.times(ratio),
+        backward=layer.backward.times(ratio),
+        update_s=layer.update_s * ratio,
+    )
 
 
 def _inference(asked: Measurement, seconds: Times) -> ItemSpeed:

@@ -1,0 +1,150 @@
+"""Which codec a link takes, and where a less lossy one does as well."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from drawn_surveys import drawn
+from on_paper import llama, machine, surveyed
+
+from edgepipe.core.choosing import cases_of
+from edgepipe.core.compression import LOSSY_ORDER, Rows, compress, less_lossy
+from edgepipe.core.frame import Codec, DType
+from edgepipe.core.outcome import Outcome, play, refine
+from edgepipe.core.payload import payload_bytes
+from edgepipe.core.placing import proportional
+from edgepipe.core.speed import CodecSpeed, DeviceSpeed
+from edgepipe.core.survey import Survey
+from edgepipe.core.work import Objective
+
+SMOL = llama()
+ROWS = Rows(num_rows=128, hidden_size=576, dtype=DType.FLOAT32)
+
+
+def home(bytes_per_s: float, *, encode_call_s: float = 0.0, latency_s: float = 1e-4) -> Survey:
+    """Devices on desk (two) and attic, linked at so many bytes per second."""
+    devices = (machine("desk", "cuda:0"), machine("desk", "cuda:1"), machine("attic"))
+    survey = surveyed(SMOL, devices)
+    codecs = {
+        codec: CodecSpeed(encode_s=0, decode_s=0, encode_call_s=encode_call_s)
+        for codec in LOSSY_ORDER[1:]
+    }
+    return replace(
+        survey,
+        speeds=tuple(DeviceSpeed(items=each.items, codecs=codecs) for each in survey.speeds),
+        links=tuple(
+            replace(link, bytes_per_s=bytes_per_s, latency_s=latency_s) for link in survey.links
+        ),
+    )
+
+
+def chosen(survey: Survey, rows: Rows = ROWS) -> Codec:
+    return compress(survey, rows, None).codecs[0][2]
+
+
+def test_a_slow_link_takes_what_gets_a_frame_across_soonest() -> None:
+    assert chosen(home(1e6)) is Codec.INT8
+
+
+def test_a_codec_that_takes_longer_than_it_saves_is_not_taken() -> None:
+    frame_s = ROWS.encoded_bytes(Codec.NONE) / 1e6
+    assert chosen(home(1e6, encode_call_s=frame_s)) is Codec.NONE
+
+
+def test_where_nothing_is_saved_the_least_lossy_is_taken() -> None:
+    halves = replace(ROWS, dtype=DType.BFLOAT16)
+    assert chosen(home(1e6), halves) is Codec.INT8
+    assert chosen(home(1e15), halves) is Codec.NONE
+    assert chosen(home(1e6, latency_s=100.0)) is Codec.NONE
+
+
+def test_a_lossier_codec_must_save_a_twentieth() -> None:
+    whole_s = ROWS.encoded_bytes(Codec.NONE) / 1e9
+    saved_s = whole_s - ROWS.encoded_bytes(Codec.INT8) / 1e9
+    barely, amply = 0.051, 0.049
+    for share, codec in ((barely, Codec.INT8), (amply, Codec.NONE)):
+        survey = home(1e9, latency_s=saved_s / share - whole_s)
+        survey = replace(
+            survey,
+            speeds=tuple(
+                DeviceSpeed(
+                    items=each.items,
+                    codecs={
+                        Codec.BF16: CodecSpeed(encode_s=1, decode_s=1),
+                        Codec.INT8: CodecSpeed(encode_s=0, decode_s=0),
+                    },
+                )
+                for each in survey.speeds
+            ),
+        )
+        assert chosen(survey) is codec
+
+
+def test_on_one_machine_none() -> None:
+    codecs = compress(home(1.0), ROWS, None).codecs
+    assert codecs[0][1] is codecs[1][0] is Codec.NONE
+
+
+@pytest.mark.parametrize("codec", Codec)
+def test_the_users_codec_is_taken_everywhere(codec: Codec) -> None:
+    assert {each for row in compress(home(1e6), ROWS, codec).codecs for each in row} == {codec}
+
+
+def test_a_codec_leaves_a_share_of_the_bytes_and_takes_both_ends_time() -> None:
+    found = compress(home(1e6, encode_call_s=2e-3), ROWS, Codec.INT8)
+    shape = (ROWS.num_rows, ROWS.hidden_size)
+    whole, encoded = (
+        payload_bytes(codec, shape, DType.FLOAT32) for codec in (Codec.NONE, Codec.INT8)
+    )
+    assert found.share[0, 2] == pytest.approx(encoded / whole)
+    assert found.seconds[0, 2] == pytest.approx(2e-3)
+
+
+def test_less_lossy_codecs_begin_with_none() -> None:
+    assert less_lossy(Codec.INT8) == (Codec.NONE, Codec.BF16)
+    assert less_lossy(Codec.NONE) == ()
+
+
+def played(seed: int, objective: Objective, *, free: bool = True) -> Outcome:
+    asked = drawn(seed, objective, tight=False, free=free)
+    case = cases_of(asked)[0]
+    devices = case.problem.order or tuple(range(min(len(asked.survey.devices), 3)))
+    return play(asked, case, proportional(case.problem, devices))
+
+
+def lossiness(outcome: Outcome) -> list[int]:
+    devices = [stage.device for stage in outcome.placement]
+    return [LOSSY_ORDER.index(outcome.case.codecs[a][b]) for a, b in pairwise(devices)]
+
+
+@pytest.mark.parametrize("objective", Objective)
+def test_refining_costs_half_a_percent_in_all_and_loses_no_more(objective: Objective) -> None:
+    stepped_down = 0
+    for seed in range(10):
+        before = played(seed, objective)
+        after = refine(drawn(seed, objective, tight=False, free=True), before)
+        assert after.seconds <= before.seconds * 1.005 * (1 + 1e-12), seed
+        pairs = list(zip(lossiness(before), lossiness(after), strict=True))
+        assert all(now <= was for was, now in pairs), seed
+        stepped_down += sum(now < was for was, now in pairs)
+    assert stepped_down or objective is Objective.LATENCY
+
+
+def test_in_training_both_directions_of_a_boundary_step_down_together() -> None:
+    for seed in range(10):
+        asked = drawn(seed, Objective.TRAIN, tight=False, free=True)
+        refined = refine(asked, played(seed, Objective.TRAIN))
+        assert refined.case.backward is not None
+        for one, other in pairwise([stage.device for stage in refined.placement]):
+            down = refined.case.codecs[one][other]
+            changed = down is not cases_of(asked)[0].codecs[one][other]
+            assert not changed or refined.case.backward.codecs[other][one] is down
+
+
+def test_a_codec_that_the_user_named_stays() -> None:
+    asked = replace(drawn(3, Objective.LATENCY, tight=False, free=True), codec=Codec.INT8)
+    case = cases_of(asked)[0]
+    best = play(asked, case, proportional(case.problem, (0, 1)))
+    assert refine(asked, best) is best

@@ -1,0 +1,66 @@
+"""A script that knows docs/plan.md and no edgepipe comes to the plan's own figures."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from drawn_surveys import drawn
+from strangers_script import recompute
+
+from edgepipe.core.pipeline import Plan
+from edgepipe.core.plan import plan
+from edgepipe.core.work import Objective, Strategy
+from edgepipe.errors import PlanError
+
+SCRIPT = Path(__file__).with_name("strangers_script.py")
+FIGURES = ("tokens_per_s", "ttft_s", "step_s")
+
+
+def planned(seed: int, objective: Objective, *, tight: bool = False) -> Plan:
+    asked = drawn(seed, objective, tight=tight)
+    return plan(asked, strategy=list(Strategy)[seed % 3], rivals=())
+
+
+@pytest.mark.parametrize("objective", Objective)
+@pytest.mark.parametrize("seed", range(12))
+def test_the_script_comes_to_the_same(seed: int, objective: Objective) -> None:
+    try:
+        made = planned(seed, objective, tight=seed % 4 == 3)
+    except PlanError:
+        return
+    found = recompute(json.loads(json.dumps(made.to_json())))
+    assert found["memory_bytes"] == [stage.memory_bytes for stage in made.stages]
+    assert found["feasible"] == made.feasible
+    if made.predicted is None:
+        return
+    for figure in FIGURES:
+        expected = getattr(made.predicted, figure)
+        assert found.get(figure) == (expected and pytest.approx(expected, rel=1e-9)), figure
+
+
+def test_the_cases_hold_pipelines_that_fit_and_some_that_do_not() -> None:
+    made = [planned(seed, Objective.LATENCY, tight=seed % 4 == 3) for seed in range(12)]
+    assert any(each.feasible and len(each.stages) > 2 for each in made)
+    assert not all(each.feasible for each in made)
+
+
+def test_the_script_reads_a_file_and_imports_no_edgepipe(tmp_path: Path) -> None:
+    imported = {
+        name.name if isinstance(node, ast.Import) else str(node.module)
+        for node in ast.walk(ast.parse(SCRIPT.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in node.names
+    }
+    assert imported == {"__future__", "heapq", "itertools", "json", "pathlib", "sys"}
+    made = planned(0, Objective.PREFILL)
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(made.to_json()))
+    ran = subprocess.run(
+        [sys.executable, "-I", SCRIPT, path], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert json.loads(ran.stdout)["memory_bytes"] == [each.memory_bytes for each in made.stages]

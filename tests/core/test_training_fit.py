@@ -1,0 +1,84 @@
+"""What training takes of a stage's memory, against sums that a person can follow."""
+
+from __future__ import annotations
+
+import pytest
+from on_paper import llama
+
+from edgepipe.core.frame import DType
+from edgepipe.core.model import ModelShape
+from edgepipe.core.training_fit import Footprint, held_bytes, inflight_bytes
+from edgepipe.core.work import Batch, TrainMode
+
+ROWS, RANK, HIDDEN, WIDTH, KV, VOCAB = 24, 4, 64, 160, 32, 500
+
+
+def footprint(
+    *,
+    mode: TrainMode = TrainMode.LORA,
+    dtype: DType = DType.BFLOAT16,
+    recompute: bool = False,
+    tied: bool = False,
+) -> Footprint:
+    model = llama(num_layers=4, hidden=HIDDEN, width=WIDTH, kv=KV, vocab=VOCAB, tied=tied)
+    return Footprint(
+        model=model,
+        dtype=dtype,
+        batch=Batch(mode=mode, sequences=2, sequence_length=12, rank=RANK),
+        rows=ROWS,
+        recompute=recompute,
+    )
+
+
+def matrices(model: ModelShape) -> int:
+    """Adapter parameters of a layer: rank · (rows + columns) of each of its matrices."""
+    del model
+    columns = [HIDDEN, KV, KV, HIDDEN, WIDTH, WIDTH, WIDTH]
+    return sum(RANK * (HIDDEN + each) for each in columns)
+
+
+def parameters(model: ModelShape, first: int, end: int) -> int:
+    items = model.items(first, end, embedding=first == 0, head=end == model.num_layers)
+    return sum(model.parameters[name] for name in model.tensors(items))
+
+
+def expected(asked: Footprint, first: int, end: int) -> tuple[int, int]:
+    """Held, and of each microbatch in flight."""
+    model, size = asked.model, asked.dtype.itemsize
+    embedding, head = first == 0, end == model.num_layers
+    count, layers = parameters(model, first, end), end - first
+    activations = ROWS * (8 * HIDDEN + 4 * WIDTH) * size
+    one_input = ROWS * HIDDEN * size
+    states = {
+        TrainMode.LORA: 16 * layers * matrices(model),
+        TrainMode.FULL: count * (12 + (4 if size < 4 else 0)),
+    }[asked.batch.mode]
+    held = count * size + states + activations + (2 * ROWS * VOCAB * 4 if head else 0)
+    kept = layers * (one_input if asked.recompute else activations)
+    return held, kept + (embedding + head) * one_input
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("recompute", [True, False])
+@pytest.mark.parametrize("dtype", [DType.BFLOAT16, DType.FLOAT32])
+@pytest.mark.parametrize("mode", TrainMode)
+def test_every_stage_holds_what_the_formula_says(
+    mode: TrainMode, dtype: DType, recompute: bool, tied: bool
+) -> None:
+    asked = footprint(mode=mode, dtype=dtype, recompute=recompute, tied=tied)
+    held, flying = held_bytes(asked), inflight_bytes(asked)
+    for first in range(5):
+        for end in range(5):
+            wanted = expected(asked, first, end) if first < end else (0, 0)
+            assert (held[first, end], flying[first, end]) == wanted, (first, end)
+
+
+def test_computing_again_saves_memory_of_microbatches_in_flight_alone() -> None:
+    kept, again = (footprint(recompute=recompute) for recompute in (False, True))
+    assert (held_bytes(kept) == held_bytes(again)).all()
+    assert inflight_bytes(again)[0, 4] < inflight_bytes(kept)[0, 4] / 5
+
+
+def test_lora_takes_far_less_than_full() -> None:
+    lora, full = (held_bytes(footprint(mode=mode))[0, 4] for mode in TrainMode)
+    assert lora < full / 2
