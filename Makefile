@@ -48,9 +48,11 @@ test-all: $(STAMP)  ## the slow tests too
 demo: $(STAMP)  ## three agents on this machine, one model across them, one answer
 	$(BIN)/edgepipe demo
 
-bench: $(STAMP)  ## what the runtime and the links cost, against their bounds
+bench: $(STAMP)  ## what runtime and links cost against their bounds; what plans gain, and if they are the best
 	$(BIN)/edgepipe bench decode --local 4 --engine emulated --stage-ms 0 --streams 1
 	$(BIN)/edgepipe bench link --local 2
+	$(BIN)/python -m bench.plan_gains
+	$(PYTEST) -q -m slow tests/property/test_search_exact.py
 
 protos: $(STAMP)  ## write edgepipe/wire/v1 anew from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. \

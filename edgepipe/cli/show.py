@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +20,10 @@ from rich.progress import (
 )
 
 from edgepipe.cli.tables import NodeRow
+from edgepipe.coordinator.known import KnownSpeed
 from edgepipe.coordinator.nodes import Roster
+
+Speeds = Mapping[tuple[str, str], Sequence[KnownSpeed]]
 
 
 def errors() -> Console:
@@ -31,8 +36,8 @@ def print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
-def node_rows(roster: Roster) -> list[NodeRow]:
-    """The members of a cluster as the tables show them."""
+def node_rows(roster: Roster, speeds: Speeds = MappingProxyType({})) -> list[NodeRow]:
+    """The members of a cluster as the tables show them; `speeds` by node and device."""
     members = sorted(roster.state.members.values(), key=lambda member: member.name)
     return [
         NodeRow(
@@ -45,6 +50,7 @@ def node_rows(roster: Roster) -> list[NodeRow]:
             ),
             state=member.state,
             reason=member.reason,
+            speeds={device: each for (node, device), each in speeds.items() if node == member.name},
         )
         for member in members
     ]

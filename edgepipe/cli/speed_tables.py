@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from edgepipe.cli.plan_tables import duration
-from edgepipe.core.speed import DeviceSpeed
+from edgepipe.coordinator.known import KnownLink
+from edgepipe.core.speed import DeviceSpeed, Link
 from edgepipe.core.survey import Survey
 
 
@@ -22,7 +23,7 @@ def speeds_table(survey: Survey, *, prefill_chunk: int) -> RenderableType:
     for candidate, speed in zip(survey.devices, survey.speeds, strict=True):
         name = f"{candidate.node} ({candidate.device.id})"
         table.add_row(Text(name), *_cells(speed, prefill_chunk))
-    return Group(table, *([_links_table(survey)] if survey.links else []))
+    return Group(table, *([links_table(survey.links)] if survey.links else []))
 
 
 def _cells(speed: DeviceSpeed, prefill_chunk: int) -> Iterator[str]:
@@ -34,11 +35,12 @@ def _cells(speed: DeviceSpeed, prefill_chunk: int) -> Iterator[str]:
     yield duration(sum(item.prefill.at(prefill_chunk) for item in speed.items))
 
 
-def _links_table(survey: Survey) -> Table:
+def links_table(links: Sequence[Link | KnownLink]) -> Table:
+    """A row for each link, one way."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("link", "MB/s", "latency"):
         table.add_column(heading, justify="right" if heading != "link" else "left")
-    for link in survey.links:
+    for link in links:
         table.add_row(
             Text(f"{link.sender} to {link.receiver}"),
             f"{link.bytes_per_s / 1e6:.0f}",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich import box
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from edgepipe.cli.bars import Bar, Legend, Part, Strip
 from edgepipe.cli.plan_tables import duration, prediction_line
+from edgepipe.coordinator.known import KnownLink, KnownSpeed
 from edgepipe.core.pipeline import Plan, Stage
 from edgepipe.core.profile import Address, DeviceProfile, NodeProfile, NodeState
 from edgepipe.core.record import to_json
@@ -36,6 +37,7 @@ class NodeRow:
     addresses: tuple[Address, ...]
     state: NodeState
     reason: str = ""
+    speeds: Mapping[str, Sequence[KnownSpeed]] = field(default_factory=dict)
 
 
 def nodes_table(rows: Sequence[NodeRow]) -> RenderableType:
@@ -48,9 +50,12 @@ def nodes_table(rows: Sequence[NodeRow]) -> RenderableType:
     return Group(table, _nodes_summary(rows)) if rows else Text("No node answers.")
 
 
-def nodes_json(rows: Sequence[NodeRow]) -> dict[str, Any]:
+def nodes_json(rows: Sequence[NodeRow], links: Sequence[KnownLink] = ()) -> dict[str, Any]:
     """The document of `edgepipe nodes --json`."""
-    return {"nodes": [_node_json(row) for row in rows]}
+    return {
+        "nodes": [_node_json(row) for row in rows],
+        "links": [to_json(link) for link in links],
+    }
 
 
 def plan_table(plan: Plan) -> RenderableType:
@@ -106,6 +111,10 @@ def _use(row: NodeRow, device: DeviceProfile) -> RenderableType:
         lines.append(_plain(f"{device.lease.job} of {device.lease.holder}"))
     elif not row.reason:
         lines.append(Text("free", "green"))
+    lines += [
+        _plain(f"{speed.decode_tokens_per_s:.3g} tokens/s of {speed.model}", "dim")
+        for speed in row.speeds.get(device.id, ())[:1]
+    ]
     if device.slowdown != 1:
         lines.append(Text(f"slowed down {device.slowdown:g} times", "dim"))
     return Group(*lines)
@@ -134,13 +143,14 @@ def _node_json(row: NodeRow) -> dict[str, Any]:
         "addresses": [str(address) for address in row.addresses],
         "version": profile.version if profile else None,
         "state": row.state.value,
-        "devices": [_device_json(device) for device in profile.devices] if profile else [],
+        "devices": [_device_json(row, device) for device in profile.devices] if profile else [],
     }
     return {**document, "reason": row.reason} if row.reason else document
 
 
-def _device_json(device: DeviceProfile) -> dict[str, Any]:
+def _device_json(row: NodeRow, device: DeviceProfile) -> dict[str, Any]:
     document: dict[str, Any] = to_json(device)
+    document["speeds"] = [to_json(speed) for speed in row.speeds.get(device.id, ())]
     return {name: value for name, value in document.items() if name != "lease" or value is not None}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,6 +76,12 @@ class DeviceEntry:
     measured_at_s: float
     key: DeviceKey
     measured: Measured
+    model_name: str = ""
+
+    def is_of(self, host_id: str, device: DeviceProfile) -> bool:
+        """The figures are of this device as it is now, whatever the model."""
+        known = (self.key.host_id, self.key.device, self.key.num_threads, self.key.slowdown)
+        return known == (host_id, device.id, device.num_threads, device.slowdown)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +130,19 @@ class Profiles:
         """What is known of a link."""
         return self._read(LinkEntry, key)
 
+    def devices(self) -> tuple[DeviceEntry, ...]:
+        """All that is known of devices, the latest first."""
+        return tuple(sorted(self._all(DeviceEntry), key=lambda entry: -entry.measured_at_s))
+
+    def links(self) -> tuple[LinkEntry, ...]:
+        """All that is known of links, the latest first."""
+        return tuple(sorted(self._all(LinkEntry), key=lambda entry: -entry.measured_at_s))
+
+    def _all(self, kind: type[Entry]) -> Iterator[Entry]:
+        for path in (self.home / "profiles").glob("*.json"):
+            if (entry := _load(kind, path)) is not None:
+                yield entry
+
     def keep(self, entry: DeviceEntry | LinkEntry) -> None:
         """Remember what was measured."""
         text = json.dumps(record.to_json(entry), indent=1)
@@ -134,11 +153,15 @@ class Profiles:
         self._path(key).unlink(missing_ok=True)
 
     def _read(self, kind: type[Entry], key: DeviceKey | LinkKey) -> Entry | None:
-        try:
-            return record.from_json(kind, json.loads(self._path(key).read_bytes()))
-        except (OSError, ValueError, RecursionError):
-            return None
+        return _load(kind, self._path(key))
 
     def _path(self, key: DeviceKey | LinkKey) -> Path:
         text = json.dumps([type(key).__name__, record.to_json(key)], sort_keys=True)
         return self.home / "profiles" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
+
+
+def _load(kind: type[Entry], path: Path) -> Entry | None:
+    try:
+        return record.from_json(kind, json.loads(path.read_bytes()))
+    except (OSError, ValueError, RecursionError):
+        return None

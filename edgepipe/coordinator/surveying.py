@@ -203,7 +203,9 @@ class _Surveying:
             )
         if len(measured.items.kinds) != self.shape.num_layers:
             raise EdgepipeError(f"{spot.who} measured another model: update its edgepipe")
-        entry = DeviceEntry(measured_at_s=self.now_s, key=key, measured=measured)
+        entry = DeviceEntry(
+            measured_at_s=self.now_s, key=key, measured=measured, model_name=self.shape.name
+        )
         self.profiles.keep(entry)
         self.measured.add(key)
         return entry

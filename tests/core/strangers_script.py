@@ -91,7 +91,8 @@ def fits(plan, memory):
     for devices in pools.values():
         used = [held.get((device["node"], device["device"])) for device in devices]
         limits = [device["memory_limit_bytes"] for device in devices]
-        if any(size is not None and size > limit for size, limit in zip(used, limits, strict=True)):
+        pairs = list(zip(used, limits, strict=True))
+        if any(size is not None and size > limit for size, limit in pairs):
             return False
         taken = [
             device["baseline_bytes"] if size is None else size
