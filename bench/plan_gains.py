@@ -89,7 +89,13 @@ def result_of(home: Home, task: Task, *, max_expansions: int) -> Result:
     """Plan, and compare."""
     asked = Asked.of(home.model, home.survey, work_of(task))
     begun = time.perf_counter()
-    made = plan(asked, strategy=Strategy.EXACT, rivals=RIVALS, max_expansions=max_expansions)
+    made = plan(
+        asked,
+        strategy=Strategy.EXACT,
+        rivals=RIVALS,
+        judging=False,
+        max_expansions=max_expansions,
+    )
     planning_s = time.perf_counter() - begun
     gains: dict[Strategy, float | None] = {}
     if made.predicted is not None:

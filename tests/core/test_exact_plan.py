@@ -171,6 +171,16 @@ def test_a_device_beyond_the_stages_that_were_asked_for_is_not_judged() -> None:
     assert [(out.reason, out.gain) for out in made.left_out] == [("the plan has 2 stages", None)]
 
 
+def test_what_is_left_out_is_judged_only_where_that_is_wanted() -> None:
+    asked = drawn(0, Objective.LATENCY, tight=False, free=True)
+    judged, plain = (
+        plan(asked, strategy=Strategy.EXACT, judging=judging) for judging in (True, False)
+    )
+    assert plain.stages == judged.stages
+    assert [out.node for out in plain.left_out] == [out.node for out in judged.left_out]
+    assert all(out.gain is None for out in plain.left_out)
+
+
 def test_a_node_that_was_not_named_is_left_out() -> None:
     asked = drawn(0, Objective.LATENCY, tight=False, free=True)
     node = asked.survey.devices[0].node

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from equivalence.smollm2_parts import gguf_file
 from equivalence.tiny_models import Parts, Pipeline
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import DynamicCache
 
 from edgepipe.core.frame import Span
 
@@ -15,12 +14,9 @@ PROMPT = torch.tensor([504, 3575, 282, 4649, 314])  # "The capital of France is"
 
 
 @pytest.fixture(scope="module")
-def expected() -> list[int]:
+def expected(smollm2_whole: torch.nn.Module) -> list[int]:
     """What transformers generates in one process, EOS included."""
-    source = gguf_file()
-    whole = AutoModelForCausalLM.from_pretrained(
-        source.parent, gguf_file=source.name, dtype=torch.float32
-    )
+    whole = smollm2_whole
     cache, step, tokens = DynamicCache(config=whole.config), PROMPT, []
     with torch.inference_mode():
         for _ in range(NUM_TOKENS):
