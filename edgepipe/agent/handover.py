@@ -22,6 +22,7 @@ from edgepipe.core.frame import Codec, DType, Frame, Header, JobId, SequenceId, 
 from edgepipe.transport import inproc
 
 EMPTYING_BYTES = 96 << 20
+SLEEP_S = 0.01
 REPEATS = 15
 CREDITS = 4
 _DIM = 1024
@@ -29,20 +30,29 @@ _DIM = 1024
 
 async def handover_s(compute: ComputeThread, device: torch.device) -> float:
     """Seconds per frame and stage, without its codec and without the link."""
-    warm_s = await _seconds(compute, lambda: None)
     if device.type != "cpu":  # a GPU's weights pass no cache of ours
-        return warm_s
+        return await _seconds(compute, lambda: None)
     weights = await compute.run(lambda: torch.ones(EMPTYING_BYTES // 4))
-    cold_s = await _seconds(compute, weights.sum)
+    return await _cold_s(compute, weights.sum)
+
+
+async def sleepers_handover_s(compute: ComputeThread) -> float:
+    """The same of an emulated stage, which sleeps: whoever wakes finds its caches cold too."""
+    return await _cold_s(compute, lambda: time.sleep(SLEEP_S))
+
+
+async def _cold_s(compute: ComputeThread, cool: Callable[[], object]) -> float:
+    warm_s = await _seconds(compute, lambda: None)
+    cold_s = await _seconds(compute, cool)
     return cold_s + max(0.0, cold_s - warm_s)
 
 
-async def _seconds(compute: ComputeThread, read_weights: Callable[[], object]) -> float:
+async def _seconds(compute: ComputeThread, cool: Callable[[], object]) -> float:
     sender, receiver = inproc.pair(CREDITS)
     rows = torch.zeros(1, _DIM)
 
     def end() -> tuple[float, memoryview]:
-        read_weights()
+        cool()
         return time.perf_counter(), codec.encode(rows, Codec.NONE)
 
     def begin(frame: Frame) -> float:

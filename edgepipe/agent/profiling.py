@@ -22,13 +22,13 @@ from edgepipe.agent import deploy
 from edgepipe.agent.codec_speed import codec_speeds
 from edgepipe.agent.device import WorkerDevice
 from edgepipe.agent.fence import Fence
-from edgepipe.agent.handover import handover_s
+from edgepipe.agent.handover import handover_s, sleepers_handover_s
 from edgepipe.agent.resident import give_back_freed_memory
 from edgepipe.agent.slowdown import stretch
 from edgepipe.core.api import check_api
 from edgepipe.core.measured import Items, Measured, Measurement
 from edgepipe.core.sampling import Sampling, sample
-from edgepipe.core.speed import RUNTIME_S, Curve
+from edgepipe.core.speed import RUNTIME_S, Curve, ItemSpeed
 from edgepipe.engine.torch.bench import Target
 from edgepipe.engine.torch.measure import measure_items
 from edgepipe.engine.torch.median import median_s
@@ -48,6 +48,7 @@ class Work:
     """What is to be measured, for the lease with that fence."""
 
     fence: int
+    engine: str
     config: Mapping[str, Any]
     asked: Measurement
 
@@ -68,9 +69,14 @@ def check(request: stage_pb2.ProfileRequest) -> Work:
     asked = convert.measurement_from_wire(request)
     if asked.dtype not in deploy.FLOATS:
         raise WireError("a stage computes in float32, bfloat16 or float16")
-    if request.engine != "torch":
+    if request.engine not in {"torch", "emulated"}:
         raise StageError(f"the engine {request.engine[:40]!r} is not measured, only torch")
-    return Work(fence=request.fence, config=deploy.parse_json(request.config_json), asked=asked)
+    return Work(
+        fence=request.fence,
+        engine=request.engine,
+        config=deploy.parse_json(request.config_json),
+        asked=asked,
+    )
 
 
 class _Stopped(Exception):
@@ -108,13 +114,19 @@ async def profile(
         if not measuring.done():
             raise LeaseLost("the lease on this device ended while it was measured; try again")
         found = measuring.result()
-        runtime_s = max(RUNTIME_S, await handover_s(device.compute, device.torch_device))
+        runtime_s = max(RUNTIME_S, await _handover_s(work, device))
         found = replace(found, overhead_s=found.overhead_s + runtime_s)
         yield stage_pb2.ProfileEvent(profiled=convert.measured_to_wire(found))
     finally:
         is_over.set()
         lost.cancel()
         await asyncio.wait({measuring, lost})
+
+
+async def _handover_s(work: Work, device: WorkerDevice) -> float:
+    if work.engine == "emulated":
+        return await sleepers_handover_s(device.compute)
+    return await handover_s(device.compute, device.torch_device)
 
 
 def _measure(work: Work, device: WorkerDevice, advance: Callable[[int, int], None]) -> Measured:
@@ -142,6 +154,8 @@ def _measure(work: Work, device: WorkerDevice, advance: Callable[[int, int], Non
 
 def _measured(work: Work, device: WorkerDevice, advance: Callable[[int, int], None]) -> Measured:
     """All but what the runtime takes, which is measured from the event loop."""
+    if work.engine == "emulated":  # its stages' times are given
+        return Measured(items=Items(embedding=ItemSpeed(), head=ItemSpeed()))
     target = Target(
         config=work.config,
         asked=work.asked,

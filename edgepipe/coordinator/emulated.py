@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgepipe.coordinator.borrowing import Spot
+from edgepipe.coordinator.borrowing import Spot, borrowed
 from edgepipe.coordinator.deployment import Deployment, StagePlace
 from edgepipe.coordinator.link_survey import survey_links
 from edgepipe.coordinator.nodes import Roster
@@ -17,8 +17,9 @@ from edgepipe.coordinator.profiles import Profiles
 from edgepipe.coordinator.surveying import nics_of
 from edgepipe.core.candidates import check_enough, in_order
 from edgepipe.core.frame import Codec, DType, JobId
+from edgepipe.core.measured import Measurement
 from edgepipe.core.model import Item, ModelShape
-from edgepipe.core.speed import RUNTIME_S, Curve, DeviceSpeed, ItemSpeed
+from edgepipe.core.speed import Curve, DeviceSpeed, ItemSpeed
 from edgepipe.core.survey import Survey
 from edgepipe.errors import PlanError
 
@@ -129,27 +130,41 @@ def emulated_model(num_layers: int) -> ModelShape:
     )
 
 
-def emulated_speed(emulation: Emulation, stage: int) -> DeviceSpeed:
+def emulated_speed(emulation: Emulation, stage: int, overhead_s: float) -> DeviceSpeed:
     """A stage's time is its only layer's, whatever the rows of a frame."""
     same = Curve(rows=(1, MAX_ROWS), seconds=(emulation.stage_s[stage],) * 2)
     layer = ItemSpeed(decode=same, prefill=same)
     layers = [layer] * len(emulation.spots)
-    return DeviceSpeed(items=(ItemSpeed(), *layers, ItemSpeed()), overhead_s=RUNTIME_S)
+    return DeviceSpeed(items=(ItemSpeed(), *layers, ItemSpeed()), overhead_s=overhead_s)
 
 
 async def emulated_survey(emulation: Emulation, *, home: Path, fresh: bool) -> Survey:
-    """The stages' given times, and the links between them as they are measured."""
+    """The stages' given times; what the runtime takes and the links, as they are measured."""
+    job = f"survey-{secrets.token_hex(4)}"
+    overheads = [await _overhead_s(spot, job) for spot in emulation.spots]
     links = await survey_links(
         emulation.spots,
         profiles=Profiles(home=home),
         fresh=fresh,
         now_s=time.time(),
-        job=f"survey-{secrets.token_hex(4)}",
+        job=job,
         measuring=lambda _what, _done, _total: None,
     )
     return Survey(
         devices=tuple(spot.candidate for spot in emulation.spots),
-        speeds=tuple(emulated_speed(emulation, stage) for stage in range(len(emulation.spots))),
+        speeds=tuple(
+            emulated_speed(emulation, stage, seconds) for stage, seconds in enumerate(overheads)
+        ),
         links=links.links,
         nics=nics_of(emulation.spots, links.links),
     )
+
+
+async def _overhead_s(spot: Spot, job: str) -> float:
+    """What the runtime takes for a frame on that device."""
+    nothing = Measurement(
+        dtype=DType.FLOAT32, num_slots=1, max_positions=2, prefill_chunk=1, memory_bytes=0
+    )
+    async with borrowed(spot, job) as worker:
+        found = await worker.profile({}, nothing, lambda _done, _total: None, engine="emulated")
+    return found.overhead_s

@@ -110,7 +110,8 @@ class FrameInput:
     """What one frame is, and how many there are of what the objective counts.
 
     `return_bytes` go home of each frame, `decode_return_bytes` of each token of a single sequence;
-    `prompt_chunks` is how many frames a prompt of `prompt_tokens` makes.
+    `prompt_chunks` is how many frames a prompt of `prompt_tokens` makes, and `asking_s` what it
+    takes to the first stage, and its first token back.
     """
 
     num_rows: int
@@ -123,6 +124,7 @@ class FrameInput:
     prompt_tokens: int
     prompt_chunks: int = 1
     decode_return_bytes: int | None = None
+    asking_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,4 +305,5 @@ def _frame_input(asked: Asked, case: Case, single: _Single | None) -> FrameInput
         prompt_tokens=asked.work.prompt,
         prompt_chunks=asked.work.num_chunks,
         decode_return_bytes=None if single is None else single.decode.traffic.return_bytes,
+        asking_s=asked.asking_s,
     )

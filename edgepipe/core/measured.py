@@ -72,8 +72,8 @@ class Measurement:
 class Items:
     """Seconds of a model's items; layer i is of kind `kinds[i]`, an index into `layers`."""
 
-    kinds: tuple[int, ...]
-    layers: tuple[ItemSpeed, ...]
+    kinds: tuple[int, ...] = ()
+    layers: tuple[ItemSpeed, ...] = ()
     embedding: ItemSpeed
     head: ItemSpeed
 

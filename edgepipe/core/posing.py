@@ -24,7 +24,7 @@ from edgepipe.core.problem import Device, Floats, Ints, Problem, Traffic, Traini
 from edgepipe.core.setting import Setting
 from edgepipe.core.speed import ItemSpeed
 from edgepipe.core.stage_bytes import stage_bytes_of
-from edgepipe.core.survey import Survey
+from edgepipe.core.survey import LOOPBACK_LATENCY_S, Survey
 from edgepipe.core.training_fit import Footprint, held_bytes, inflight_bytes
 from edgepipe.core.work import Objective, TrainMode, Work
 
@@ -49,6 +49,15 @@ class Asked:
     num_stages: int | None = None
     in_order: bool = False
     unnamed: tuple[Candidate, ...] = ()
+
+    @property
+    def asking_s(self) -> float:
+        """What a prompt takes to reach the first stage, and a token to come back, at most.
+
+        Whoever asks is not measured: as near as another process of one machine.
+        """
+        overhead_s = max((speed.overhead_s for speed in self.survey.speeds), default=0.0)
+        return 2 * (LOOPBACK_LATENCY_S + overhead_s)
 
     @classmethod
     def of(

@@ -27,7 +27,8 @@ class Busiest:
 class Phase:
     """Decode or prefill of one sequence: seconds of each stage per frame, and of all its hops.
 
-    `seconds` are those of a token, or until all `num_frames` chunks of a prompt are through.
+    `seconds` are those of a token, or until all `num_frames` chunks of a prompt are through and
+    the first token is with whoever asked.
     """
 
     seconds: float
@@ -95,8 +96,9 @@ def phase(asked: Asked, placement: Placement, codecs: Table | None, objective: O
     """One sequence: decode for `latency`, the prompt for `prefill`."""
     setting = Setting(objective=objective, num_chunks=asked.work.num_chunks)
     played = play(asked, pose(asked, setting, codecs), placement)
+    asking_s = asked.asking_s if objective is Objective.PREFILL else 0.0
     return Phase(
-        seconds=played.seconds,
+        seconds=played.seconds + asking_s,
         num_frames=setting.num_chunks if objective is Objective.PREFILL else 1,
         stage_s=played.cost.stage_s,
         hops_s=sum(played.cost.hop_s) + played.cost.return_s,

@@ -28,7 +28,7 @@ def recompute(plan):
     if plan["objective"] == "throughput":
         group_s = turn_s(plan, plan["num_groups"], "item_s", None, frame["return_bytes"])
         decode_s = group_s * plan["num_groups"] / slots
-    return {**found, "tokens_per_s": 1 / decode_s, "ttft_s": prompt_s(plan)}
+    return {**found, "tokens_per_s": 1 / decode_s, "ttft_s": prompt_s(plan) + frame["asking_s"]}
 
 
 # Memory
