@@ -37,8 +37,3 @@ def test_every_direct_dependency_is_pinned() -> None:
     pinned = {canonical(name) for name in re.findall(r"^([\w.-]+)==", pins, re.MULTILINE)}
     names = {canonical(re.match(r"[\w.-]+", spec)[0]) for spec in wanted}  # type: ignore[index]
     assert names <= pinned
-
-
-def test_the_readme_shows_the_table_that_is_printed() -> None:
-    table = (ROOT / "tests" / "golden" / "table_plan.txt").read_text().strip("\n")
-    assert table in (ROOT / "README.md").read_text()

@@ -7,9 +7,10 @@ from itertools import pairwise
 import pytest
 import torch
 from cluster.conftest import SMOLLM2, Cluster
+from cluster.in_this_process import Here, commands
 
 PROMPT = "Why is the sky blue? Explain it to a child."
-NUM_TOKENS = 64
+NUM_TOKENS = 32
 EXACT = ("--codec", "none", "--dtype", "float32", "--temperature", "0")
 
 
@@ -34,7 +35,9 @@ CUTS = {
 }
 
 
-SLOW_CUTS = {"2 stages", "4 stages", "uneven, named"}
+SLOW_CUTS = {"1 stage", "2 stages", "4 stages", "uneven, named"}
+
+here = pytest.fixture(commands)
 
 
 @pytest.mark.parametrize(
@@ -45,10 +48,10 @@ SLOW_CUTS = {"2 stages", "4 stages", "uneven, named"}
     ],
 )
 def test_the_very_tokens(
-    cluster: Cluster, smollm2_whole: torch.nn.Module, cut: tuple[object, ...]
+    here: Here, cluster: Cluster, smollm2_whole: torch.nn.Module, cut: tuple[object, ...]
 ) -> None:
     words = ("run", SMOLLM2, "--prompt", PROMPT, "--max-tokens", NUM_TOKENS, *EXACT, *cut, "--json")
-    answer = cluster.run(*words)
+    answer = here(*words, *cluster.flags)
     assert answer.code == 0, answer.err
     found = answer.json
     assert found["codec"] == "none"
@@ -60,39 +63,40 @@ def test_the_very_tokens(
     assert all(one[1] == two[0] for one, two in pairwise(layers))
 
 
-def test_every_worker_stays_within_its_memory(cluster: Cluster) -> None:
+def test_every_worker_stays_within_its_memory(here: Here, cluster: Cluster) -> None:
     words = ("run", SMOLLM2, "--prompt", PROMPT, "--max-tokens", 4, *EXACT, "--json")
-    stages = cluster.run(*words).json["plan"]
+    stages = here(*words, "--strategy", "equal", *cluster.flags).json["plan"]
+    assert len(stages) == 4
     for stage in stages:
         allowed = stage["baseline_bytes"] + 1.3 * stage["weight_bytes"] + (64 << 20)
         assert stage["peak_bytes"] <= allowed, stage
 
 
-def test_a_seed_gives_the_same_answer_again(cluster: Cluster) -> None:
+def test_a_seed_gives_the_same_answer_again(here: Here, cluster: Cluster) -> None:
     words = ("run", SMOLLM2, "--prompt", PROMPT, "--max-tokens", 12, "--temperature", 1.2)
-    words = (*words, "--top-p", 0.95, "--top-k", 50, "--json")
-    one, two = (cluster.run(*words, "--seed", 7, "--stages", n).json for n in (2, 3))
-    other = cluster.run(*words, "--seed", 8, "--stages", 2).json
+    words = (*words, "--top-p", 0.95, "--top-k", 50, "--json", *cluster.flags)
+    one, two = (here(*words, "--seed", 7, "--stages", n).json for n in (2, 3))
+    other = here(*words, "--seed", 8, "--stages", 2).json
     assert one["token_ids"] == two["token_ids"]
     assert one["seed"] == 7
     assert other["token_ids"] != one["token_ids"]
 
 
-def test_a_stop_string_ends_the_text_before_it(cluster: Cluster) -> None:
+def test_a_stop_string_ends_the_text_before_it(here: Here, cluster: Cluster) -> None:
     words = ("run", SMOLLM2, "--prompt", PROMPT, "--max-tokens", 16, "--temperature", 0, "--json")
-    text = cluster.run(*words).json["text"]
+    text = here(*words, *cluster.flags).json["text"]
     stop = text[20:26]
-    stopped = cluster.run(*words, "--stop", stop).json
+    stopped = here(*words, "--stop", stop, *cluster.flags).json
     assert stopped["text"] == text[: text.index(stop)]
     assert stopped["finish_reason"] == "stop"
 
 
 def test_the_answer_streams_to_standard_output_and_the_rest_to_standard_error(
-    cluster: Cluster,
+    here: Here, cluster: Cluster
 ) -> None:
     words = ("run", SMOLLM2, "--prompt", PROMPT, "--max-tokens", 16, "--temperature", 0)
     shown = cluster.run(*words)
-    assert shown.out.strip() == cluster.run(*words, "--json").json["text"].strip()
+    assert shown.out.strip() == here(*words, "--json", *cluster.flags).json["text"].strip()
     assert "tokens/s" in shown.err
 
 
@@ -107,14 +111,17 @@ def test_chat_remembers_what_was_said(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("stages", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_int8_moves_the_logits_by_at_most_2_percent(cluster: Cluster, stages: int) -> None:
+def test_int8_moves_the_logits_by_at_most_2_percent(
+    here: Here, cluster: Cluster, stages: int
+) -> None:
     words = ("--codec", "int8", "--dtype", "float32", "--stages", stages, "--json")
-    found = cluster.run("verify", SMOLLM2, *words).json
+    found = here("verify", SMOLLM2, *words, *cluster.flags).json
     assert found["ok"]
     assert 0 < found["logit_error"] <= 0.02
 
 
-def test_no_codec_moves_them_by_rounding_alone(cluster: Cluster) -> None:
-    found = cluster.run("verify", SMOLLM2, "--codec", "none", "--dtype", "float32", "--json").json
+def test_no_codec_moves_them_by_rounding_alone(here: Here, cluster: Cluster) -> None:
+    words = ("--codec", "none", "--dtype", "float32", "--stages", 3, "--json")
+    found = here("verify", SMOLLM2, *words, *cluster.flags).json
     assert found["ok"]
     assert found["max_logit_difference"] <= 1e-3

@@ -121,3 +121,11 @@ def test_a_model_without_a_config_is_one_sentence(here: Here, tmp_path: Path) ->
     (line,) = done.err.strip().splitlines()
     assert "config.json" in line
     assert str(tmp_path) in line
+
+
+def test_the_readme_shows_what_is_printed(here: Here) -> None:
+    readme = (DOCS.parents[1] / "README.md").read_text()
+    words = ("--cluster-file", DOCS / "student-flat.toml", "--objective", "prefill", "--explain")
+    shown = here("plan", LARGE, *words)
+    lines = [line.rstrip() for line in shown.out.splitlines()]
+    assert "\n".join(lines).strip("\n") in readme

@@ -53,7 +53,11 @@ def check(measured: dict[str, int]) -> None:
 
 @pytest.mark.parametrize(
     ("first", "end", "embedding", "head"),
-    [(10, 20, False, False), (0, 0, True, False), (20, 30, False, True)],
+    [
+        (10, 20, False, False),
+        pytest.param(0, 0, True, False, marks=pytest.mark.slow),
+        pytest.param(20, 30, False, True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_stage_of_a_gguf_model(
     smollm2: Parts, tmp_path: Path, first: int, end: int, *, embedding: bool, head: bool

@@ -166,6 +166,7 @@ def test_nodes_shows_every_address(site: Site) -> None:
         assert f"[{machine.host.address6}]:27700" in node["addresses"]
 
 
+@pytest.mark.slow  # tests/lan/test_lan_discovery.py has static peers alone
 def test_peers_do_where_multicast_is_blocked(site: Site, first: dict[str, Any]) -> None:
     site.lan.block_multicast()
     try:
