@@ -10,7 +10,8 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+import traceback
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,7 +86,7 @@ class _Stopped(Exception):
 
 async def profile(
     work: Work, device: WorkerDevice, fence: Fence
-) -> AsyncIterator[stage_pb2.ProfileEvent]:
+) -> AsyncGenerator[stage_pb2.ProfileEvent, None]:
     """Progress, then what was measured.
 
     Raises LeaseLost when the lease ends before; ModelError and StageError as the engine does.
@@ -121,6 +122,8 @@ async def profile(
         is_over.set()
         lost.cancel()
         await asyncio.wait({measuring, lost})
+        if measuring.done():
+            measuring.exception()  # _Stopped, of which nobody else hears
 
 
 async def _handover_s(work: Work, device: WorkerDevice) -> float:
@@ -133,7 +136,8 @@ def _measure(work: Work, device: WorkerDevice, advance: Callable[[int, int], Non
     """On the compute thread."""
     try:
         return _measured(work, device, advance)
-    except (EdgepipeError, _Stopped):
+    except (EdgepipeError, _Stopped) as error:
+        _free(error)
         raise
     except (
         RuntimeError,
@@ -143,6 +147,7 @@ def _measure(work: Work, device: WorkerDevice, advance: Callable[[int, int], Non
         TypeError,
         ValueError,
     ) as error:
+        _free(error)
         _log.exception("the device could not be measured")
         raise StageError(
             f"it could not be measured ({type(error).__name__}: see its log)"
@@ -150,6 +155,23 @@ def _measure(work: Work, device: WorkerDevice, advance: Callable[[int, int], Non
     finally:
         gc.collect()
         give_back_freed_memory()
+        _empty_cache(device.torch_device)
+
+
+def _free(error: BaseException) -> None:
+    """Let go of the weights and caches that an error's frames hold, as long as it lives."""
+    traceback.clear_frames(error.__traceback__)
+
+
+def _empty_cache(device: torch.device) -> None:
+    """Give back what a GPU's allocator keeps: others on the device are told what is free."""
+    match device.type:
+        case "cuda":
+            torch.cuda.empty_cache()
+        case "mps":
+            torch.mps.empty_cache()
+        case _:
+            pass
 
 
 def _measured(work: Work, device: WorkerDevice, advance: Callable[[int, int], None]) -> Measured:
@@ -172,9 +194,13 @@ def _measured(work: Work, device: WorkerDevice, advance: Callable[[int, int], No
 
 
 def clock(device: torch.device, slowdown: float) -> Callable[[Callable[[], object]], float]:
-    """Times a call on the device to its end, slowed down as a stage's is."""
+    """Times a call on the device to its end, slowed down as a stage's is.
+
+    What a GPU was given before is done first: it belongs to no call.
+    """
 
     def seconds(call: Callable[[], object]) -> float:
+        _finish(device)
         begin = time.perf_counter()
         call()
         _finish(device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -25,8 +25,8 @@ from edgepipe.transport.status import aborting
 from edgepipe.wire.v1 import stage_pb2
 
 PREVIOUS_DEADLINE_S = 10.0
-PROFILE_PATIENCE_S = 2.0
-"""A stage that is about to end does so sooner; one that runs is not waited for."""
+PROFILE_PATIENCE_S = 10.0
+"""A stage or a measurement whose lease is lost ends once its engine's call is done."""
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _log = structlog.get_logger(__name__)
@@ -91,8 +91,10 @@ class StageServicer:
             await self._fence.require(request.fence)
             async with self._alone(PROFILE_PATIENCE_S):
                 await self._parking.clear()
-                async for event in profiling.profile(work, self._device, self._fence):
-                    yield event
+                measuring = profiling.profile(work, self._device, self._fence)
+                async with aclosing(measuring) as events:  # ended before the device is free
+                    async for event in events:
+                        yield event
 
     async def measure_link(
         self, request: stage_pb2.MeasureLinkRequest, context: Context

@@ -15,20 +15,19 @@ from edgepipe.cli.comparing import Compared, compared_with, tell
 from edgepipe.cli.plan_tables import rivals_table
 from edgepipe.cli.sampling import Wish
 from edgepipe.cli.show import DeployBars, StepBars, errors, node_rows, print_json
-from edgepipe.cli.speed_tables import speeds_table
+from edgepipe.cli.speed_tables import speeds_table, unlinked_lines
 from edgepipe.cli.tables import nodes_table, plan_table
 from edgepipe.coordinator.generation import Answer, ask, generate
 from edgepipe.coordinator.launch import (
     Interface,
-    Planned,
-    Prepared,
     Running,
     Where,
     open_model,
-    prepare,
 )
 from edgepipe.coordinator.nodes import Roster
+from edgepipe.coordinator.planned import Planned
 from edgepipe.coordinator.planning import How, check_cut
+from edgepipe.coordinator.prepared import Prepared, prepare
 from edgepipe.coordinator.watching import Watch
 from edgepipe.core.pipeline import stage_to_json
 
@@ -164,6 +163,8 @@ class Shown(Interface):
         if self._all and planned.surveyed is not None:
             chunk = chosen.inputs.prefill_chunk
             self._console.print(speeds_table(planned.surveyed.survey, prefill_chunk=chunk))
+        for line in unlinked_lines(planned.surveyed.unlinked if planned.surveyed else ()):
+            self._console.print(line, style="yellow", markup=False)
         self._console.print(plan_table(chosen))
         if self._all:
             self._console.print(rivals_table(chosen))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgepipe.cli.answering import deployed
-from edgepipe.cli.show import print_json
+from edgepipe.cli.show import errors, print_json
 from edgepipe.coordinator.benchmark import DecodeFigures, measure_decode, measure_prefill
 from edgepipe.coordinator.emulated import (
     emulate,
@@ -21,11 +22,15 @@ from edgepipe.coordinator.emulated import (
     emulated_model,
     emulated_survey,
 )
-from edgepipe.coordinator.launch import Where, open_cluster, prepare
+from edgepipe.coordinator.launch import Running, Where, open_cluster
 from edgepipe.coordinator.pipeline import Pipeline, open_pipeline
 from edgepipe.coordinator.planning import How, asked_of
+from edgepipe.coordinator.prepared import prepare
 from edgepipe.coordinator.progress import Silent
+from edgepipe.coordinator.watching import MIN_TOKENS as ENOUGH_TOKENS
+from edgepipe.coordinator.watching import blame
 from edgepipe.coordinator.worker_calls import LinkFigures
+from edgepipe.core.comparison import compare
 from edgepipe.core.compression import Table as Codecs
 from edgepipe.core.frame import Codec
 from edgepipe.core.pinning import codecs_of, placed
@@ -99,26 +104,32 @@ async def bench_decode(work: DecodeBench, where: Where, how: How, *, json: bool)
         {**asdict(each), "predicted_tokens_per_s": rate, "error": each.tokens_per_s / rate - 1}
         for each, rate in zip(figures, predicted, strict=True)
     ]
+    enough = work.num_tokens >= ENOUGH_TOKENS
+    misses = [miss for each in figures if enough for miss in bench.misses(each, where.home)]
     document = {
         "decode": rows,
         "prefill_tokens_per_s": prefill,
         "predicted_prefill_tokens_per_s": len(prompt) / bench.prefill_s(),
+        "misses": misses,
     }
     if json:
         print_json(document)
     else:
         Console().print(_decode_table(figures, predicted))
         Console().print(_prefill_line(document))
+        for miss in misses:
+            errors().print(miss, style="yellow", markup=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bench:
-    """A pipeline that is measured, and what it is predicted from."""
+    """A pipeline that is measured, and what it is predicted from; `running` has a model."""
 
     pipeline: Pipeline
     asked: Asked
     placement: Placement
     codecs: Codecs | None
+    running: Running | None = None
 
     def tokens_per_s(self, streams: int) -> float:
         """Predicted, of so many streams together."""
@@ -133,6 +144,18 @@ class _Bench:
     def prefill_s(self) -> float:
         """Predicted seconds to prefill one prompt."""
         return phase(self.asked, self.placement, self.codecs, Objective.PREFILL).seconds
+
+    def misses(self, figures: DecodeFigures, home: Path) -> Iterator[str]:
+        """Of a single stream: what was predicted wrongly, whose profile is dropped."""
+        if self.running is None or figures.streams > 1:
+            return
+        comparison = compare(
+            phase(self.asked, self.placement, self.codecs, Objective.LATENCY),
+            measured_s=1 / figures.tokens_per_s,
+            stage_s=figures.stage_s,
+        )
+        if comparison.missed:
+            yield blame(self.running, comparison, home)
 
 
 @asynccontextmanager
@@ -152,6 +175,7 @@ async def _bench(work: DecodeBench, where: Where, how: How) -> AsyncIterator[_Be
             asked=asked,
             placement=placement,
             codecs=codecs_of(asked, running.plan, placement),
+            running=running,
         )
 
 

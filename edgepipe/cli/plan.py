@@ -29,6 +29,7 @@ def plan(
     split: options.Split = None,
     strategy: options.StrategyOption = None,
     objective: options.ObjectiveOption = Objective.LATENCY,
+    engine: options.EngineOption = "auto",
     dtype: options.Dtype = "auto",
     codec: options.CodecOption = "auto",
     context: Annotated[
@@ -63,12 +64,15 @@ def plan(
     from edgepipe.transport.loop import run_loop
 
     del insecure
+    options.check_engine(engine)
     options.check_range("--slots", slots, MAX_SLOTS)
     options.check_range("--prompt-tokens", prompt_tokens, MAX_TOKENS)
     options.check_range("--sequences", sequences, MAX_SEQUENCES)
     options.check_range("--sequence-length", sequence_length, MAX_TOKENS)
     if cluster_file is not None and (local is not None or peer):
         raise UsageError("--cluster-file plans on paper: leave out --local and --peer")
+    if cluster_file is not None and fresh_profile:
+        raise UsageError("--cluster-file measures nothing: leave out --fresh-profile")
     where = options.where(
         cluster=cluster, peer=peer, local=local, threads=threads, slowdown=slowdown
     )

@@ -24,7 +24,8 @@ def predicted_text(objective: Objective, predicted: Prediction) -> str:
         case Objective.PREFILL:
             return f"first token after {duration(predicted.ttft_s)}"
         case _:
-            return f"{predicted.tokens_per_s or 0:.3g} tokens/s"
+            rate = predicted.tokens_per_s
+            return "no time at all" if rate is None else f"{rate:.3g} tokens/s"
 
 
 def prediction_line(plan: Plan) -> Text:
@@ -35,7 +36,7 @@ def prediction_line(plan: Plan) -> Text:
     also = ""
     if plan.objective in {Objective.LATENCY, Objective.THROUGHPUT}:
         also = f", first token after {duration(predicted.ttft_s)}"
-    gap = f"; nothing is better by more than {plan.gap:.1%}" if plan.gap > 0 else ""
+    gap = f"; the search was cut short, at most {plan.gap:.1%} is to be gained" if plan.gap else ""
     return Text(
         f"predicted: {predicted_text(plan.objective, predicted)}{also}; "
         f"busiest: {predicted.bottleneck.where} ({predicted.bottleneck.kind}){gap}",
@@ -82,9 +83,10 @@ def _row(
 
 
 def _times_slower(plan: Plan, predicted: Prediction) -> Text:
-    if plan.predicted is None:
+    mine = 0.0 if plan.predicted is None else figure_s(plan.objective, plan.predicted)
+    if not mine:
         return Text("")
-    factor = figure_s(plan.objective, predicted) / figure_s(plan.objective, plan.predicted)
+    factor = figure_s(plan.objective, predicted) / mine
     return Text("" if factor == 1 else f"{factor:.2f}× the time", "dim")
 
 

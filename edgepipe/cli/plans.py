@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ from rich.console import Console
 
 from edgepipe.cli.plan_tables import advice_list, rivals_table
 from edgepipe.cli.show import StepBars, errors, print_json
+from edgepipe.cli.speed_tables import unlinked_lines
 from edgepipe.cli.tables import plan_table
+from edgepipe.coordinator.background import in_background
 from edgepipe.coordinator.cluster_file import read_cluster_file
-from edgepipe.coordinator.launch import Prepared, Where, open_cluster, plan_for, prepare
-from edgepipe.coordinator.planning import How, asked_of, check_cut, make_plan
+from edgepipe.coordinator.launch import Where, open_cluster
+from edgepipe.coordinator.planned import plan_for
+from edgepipe.coordinator.planning import How, asked_of, check_cut, for_seconds, make_plan
+from edgepipe.coordinator.prepared import Prepared, prepare
 from edgepipe.core.advice import Advice, advise
 from edgepipe.core.pipeline import Plan
 from edgepipe.core.record import to_json
@@ -24,6 +29,8 @@ from edgepipe.core.work import Objective
 from edgepipe.errors import UsageError
 
 DEFAULT_CONTEXT = 4096
+ADVICE_S = 10.0
+"""For what-ifs, after the plan itself."""
 
 _PASSES = {
     Objective.LATENCY: (Pass.DECODE, Pass.PREFILL),
@@ -57,8 +64,8 @@ async def show_plan(name: str, where: Where, how: How, view: PlanView) -> Plan:
         found, survey = await _plan(
             prepared, where, how, view.cluster_file, max_positions=max_positions, bars=bars
         )
-        advice = await asyncio.to_thread(
-            _advice, prepared, survey, how, max_positions, found, explain=view.explain
+        advice = await in_background(
+            partial(_advice, prepared, survey, how, max_positions, found, explain=view.explain)
         )
     finally:
         bars.stop()
@@ -81,8 +88,8 @@ async def _plan(
     """The plan, and what it was made from."""
     if cluster_file is not None:
         survey = await asyncio.to_thread(on_paper, cluster_file, prepared, how, max_positions)
-        found = await asyncio.to_thread(
-            make_plan, prepared.shape, survey, how, max_positions, progress=bars.searching
+        found = await in_background(
+            partial(make_plan, prepared.shape, survey, how, max_positions, progress=bars.searching)
         )
         return found, survey
     async with open_cluster(where) as roster:
@@ -95,6 +102,8 @@ async def _plan(
             interface=bars,
         )
     assert planned.surveyed is not None
+    for line in unlinked_lines(planned.surveyed.unlinked):
+        errors().print(line, style="yellow", markup=False)
     return planned.plan, planned.surveyed.survey
 
 
@@ -121,7 +130,8 @@ def _advice(
 ) -> tuple[Advice, ...]:
     if not explain:
         return ()
-    return advise(asked_of(prepared.shape, survey, how, max_positions), found)
+    asked = asked_of(prepared.shape, survey, how, max_positions)
+    return advise(asked, found, for_seconds(ADVICE_S))
 
 
 def _document(found: Plan, advice: tuple[Advice, ...]) -> dict[str, Any]:

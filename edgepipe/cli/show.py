@@ -69,6 +69,7 @@ class StepBars:
             disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._is_over = False
 
     def measuring(self, what: str, done: int, total: int) -> None:
         """See coordinator.surveying.Measuring."""
@@ -83,11 +84,12 @@ class StepBars:
         self._show("searching for the best plan", done, total)
 
     def stop(self) -> None:
-        """Take the bars away."""
+        """Take the bars away, for good: a search that was given up may go on telling."""
+        self._is_over = True
         self._progress.stop()
 
     def _show(self, what: str, done: int, total: int) -> None:
-        if not total:
+        if not total or self._is_over:
             return
         self._progress.start()
         if what not in self._tasks:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from edgepipe.cli.plan_tables import duration
 from edgepipe.coordinator.known import KnownLink
+from edgepipe.coordinator.link_survey import NoLink
 from edgepipe.core.speed import DeviceSpeed, Link
 from edgepipe.core.survey import Survey
 
@@ -33,6 +34,11 @@ def _cells(speed: DeviceSpeed, prefill_chunk: int) -> Iterator[str]:
     yield duration(decode[-1])
     yield f"{1 / max(sum(decode), 1e-9):.3g} tokens/s"
     yield duration(sum(item.prefill.at(prefill_chunk) for item in speed.items))
+
+
+def unlinked_lines(pairs: Sequence[NoLink]) -> list[str]:
+    """A line for each pair of nodes of which one cannot reach the other."""
+    return [f"{pair.sender} cannot reach {pair.receiver}: {pair.reason}" for pair in pairs]
 
 
 def links_table(links: Sequence[Link | KnownLink]) -> Table:

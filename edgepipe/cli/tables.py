@@ -14,6 +14,7 @@ from rich.text import Text
 from edgepipe.cli.bars import Bar, Legend, Part, Strip
 from edgepipe.cli.plan_tables import duration, prediction_line
 from edgepipe.coordinator.known import KnownLink, KnownSpeed
+from edgepipe.core.advice import faster
 from edgepipe.core.pipeline import Plan, Stage
 from edgepipe.core.profile import Address, DeviceProfile, NodeProfile, NodeState
 from edgepipe.core.record import to_json
@@ -131,8 +132,8 @@ def _nodes_summary(rows: Sequence[NodeRow]) -> Text:
     )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _count(number: int, noun: str, plural: str = "") -> str:
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def _node_json(row: NodeRow) -> dict[str, Any]:
@@ -174,7 +175,8 @@ def _stage_cells(stage: Stage, num_layers: int) -> Iterator[RenderableType]:
 
 
 def _memory_parts(stage: Stage, *, over: bool) -> tuple[Part, ...]:
-    sizes = (stage.baseline_bytes, stage.weight_bytes, stage.kv_bytes, stage.workspace_bytes)
+    work = stage.workspace_bytes + stage.inflight_bytes
+    sizes = (stage.baseline_bytes, stage.weight_bytes, stage.kv_bytes, work)
     signs = ("▓", "█", "▒", "░")
     styles = ("red",) * 4 if over else ("dim", "blue", "cyan", "magenta")
     return tuple(
@@ -185,7 +187,8 @@ def _memory_parts(stage: Stage, *, over: bool) -> tuple[Part, ...]:
 
 def _left_out(plan: Plan) -> Iterator[Text]:
     for out in plan.left_out:
-        gain = f" (+{out.gain:.0%} without it)" if out.gain is not None and out.gain > 0 else ""
+        known = out.gain is not None and out.gain > 0
+        gain = f" ({faster(out.gain)} without it)" if out.gain is not None and known else ""
         yield _plain(f"without {out.node} ({out.device}): {out.reason}{gain}", "yellow")
 
 
@@ -203,7 +206,18 @@ def _plan_summary(plan: Plan) -> Text:
     fits = "it fits" if plan.feasible else f"short by {human_size(plan.short_by_bytes)}"
     return _plain(
         f"{plan.model}: {_count(plan.num_layers, 'layer')} in {_count(len(plan.stages), 'stage')}, "
-        f"{plan.strategy} split, {plan.inputs.dtype}, {_count(plan.inputs.num_slots, 'slot')} "
-        f"of {plan.inputs.max_positions} tokens: {fits}",
+        f"{plan.strategy} split, {plan.inputs.dtype}, {_work(plan)}: {fits}",
         "bold" if plan.feasible else "bold red",
+    )
+
+
+def _work(plan: Plan) -> str:
+    """What its memory is for."""
+    batch = plan.inputs.batch
+    if batch is None:
+        return f"{_count(plan.inputs.num_slots, 'slot')} of {plan.inputs.max_positions} tokens"
+    again = ", activations computed again" if plan.recompute else ""
+    return (
+        f"{batch.mode}, {_count(batch.sequences, 'sequence')} of {batch.sequence_length} tokens "
+        f"in {_count(plan.microbatches, 'microbatch', 'microbatches')}{again}"
     )

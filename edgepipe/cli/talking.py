@@ -13,8 +13,9 @@ from edgepipe.cli.comparing import compared_with, tell
 from edgepipe.cli.sampling import Wish
 from edgepipe.cli.show import errors
 from edgepipe.coordinator.generation import ask
-from edgepipe.coordinator.launch import Where, prepare
+from edgepipe.coordinator.launch import Where
 from edgepipe.coordinator.planning import How, check_cut
+from edgepipe.coordinator.prepared import prepare
 from edgepipe.coordinator.text import Message
 from edgepipe.errors import ModelError, PromptTooLong, UsageError
 

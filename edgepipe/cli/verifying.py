@@ -10,9 +10,10 @@ from rich.console import Console
 
 from edgepipe.cli.answering import deployed, stages_json
 from edgepipe.cli.show import print_json
-from edgepipe.coordinator.launch import Where, prepare, weight_parts
+from edgepipe.coordinator.launch import Where, weight_parts
 from edgepipe.coordinator.pipeline import Pipeline
 from edgepipe.coordinator.planning import How, check_cut
+from edgepipe.coordinator.prepared import prepare
 from edgepipe.coordinator.reference import Logits, reference_logits
 from edgepipe.coordinator.stage_client import PromptLogits
 from edgepipe.coordinator.text import check_length

@@ -69,5 +69,9 @@ async def borrowed(spot: Spot, job: str) -> AsyncIterator[WorkerCalls]:
     finally:
         keeping.cancel()
         await asyncio.wait({keeping})
-        await lease.release(granted.fence)
-        await channel.close()
+        if not keeping.cancelled():
+            keeping.exception()  # a lost lease, of which the worker tells too
+        try:
+            await lease.release(granted.fence)
+        finally:
+            await channel.close()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepipe.coordinator.toml_table import NAME, Table
-from edgepipe.core.candidates import Candidate
+from edgepipe.core.candidates import MAX_DEVICES, Candidate
 from edgepipe.core.frame import DType
 from edgepipe.core.model import ModelShape
 from edgepipe.core.profile import DeviceId, DeviceKind, DeviceProfile
@@ -18,7 +18,6 @@ from edgepipe.core.speed import DeviceSpeed
 from edgepipe.core.stated import Pass, StatedSeconds, stated_speed
 from edgepipe.errors import UsageError
 
-MAX_DEVICES = 64
 MAX_MEMORY_BYTES = 1 << 50
 MAX_SECONDS = 3600.0
 MIN_PER_S = 1e6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from edgepipe.coordinator.profiles import DeviceEntry, LinkEntry, Profiles
+from edgepipe.coordinator.profiles import DeviceEntry, LinkEntry, Profiles, known_as
 from edgepipe.core.profile import DeviceProfile, NodeProfile
 
 MAX_MODELS = 3
@@ -39,7 +39,7 @@ def known_speeds(
     """By node and device: the latest figures of each model, a few of them."""
     entries = profiles.devices()
     return {
-        (node.name, device.id): _speeds(entries, node.host_id, device)
+        (node.name, device.id): _speeds(entries, node, device)
         for node in nodes
         for device in node.devices
     }
@@ -63,11 +63,11 @@ def known_links(profiles: Profiles, nodes: Sequence[NodeProfile]) -> tuple[Known
 
 
 def _speeds(
-    entries: Iterable[DeviceEntry], host_id: str, device: DeviceProfile
+    entries: Iterable[DeviceEntry], node: NodeProfile, device: DeviceProfile
 ) -> tuple[KnownSpeed, ...]:
     latest: dict[tuple[str, str], DeviceEntry] = {}
     for entry in entries:
-        if entry.is_of(host_id, device):
+        if entry.is_of(node, device):
             latest.setdefault((entry.model_name, entry.key.dtype), entry)
     return tuple(_speed(entry) for entry in list(latest.values())[:MAX_MODELS])
 
@@ -86,5 +86,5 @@ def _speed(entry: DeviceEntry) -> KnownSpeed:
 
 
 def _link(entries: Iterable[LinkEntry], one: NodeProfile, two: NodeProfile) -> LinkEntry | None:
-    ends = (one.host_id, two.host_id)
+    ends = (known_as(one), known_as(two))
     return next((each for each in entries if (each.key.sender, each.key.receiver) == ends), None)

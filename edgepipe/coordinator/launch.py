@@ -5,34 +5,30 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from edgepipe.coordinator.deployment import Deployment, StagePlace
 from edgepipe.coordinator.local import local_agents
-from edgepipe.coordinator.models import Model, resolve
 from edgepipe.coordinator.nodes import LOOPBACK_HOSTS, Node, Roster, Search, find_nodes, lan_hosts
 from edgepipe.coordinator.parts import Part, build_parts, parts_for
 from edgepipe.coordinator.pipeline import Pipeline, open_pipeline
+from edgepipe.coordinator.planned import Planned, Planning, plan_for
 from edgepipe.coordinator.planning import (
     How,
     check_cut,
-    check_usable,
     explained,
-    make_plan,
-    pinned_plan,
 )
+from edgepipe.coordinator.prepared import Prepared
 from edgepipe.coordinator.progress import Progress
-from edgepipe.coordinator.shape import model_shape
-from edgepipe.coordinator.surveying import Measuring, Surveyed, survey
+from edgepipe.coordinator.surveying import Surveyed
 from edgepipe.core.frame import Codec, JobId
 from edgepipe.core.model import ModelShape
-from edgepipe.core.pipeline import LeftOut, Plan, Stage
+from edgepipe.core.pipeline import Plan, Stage
 from edgepipe.core.profile import Address, DeviceProfile
 from edgepipe.core.remedy import require_fit
 from edgepipe.errors import PlanError, first_of
@@ -52,24 +48,6 @@ class Where:
     threads: int | None = None
     slowdowns: tuple[float, ...] = ()
     local_mdns: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A model that was found, and its sizes."""
-
-    model: Model
-    shape: ModelShape
-
-
-async def prepare(name: str, *, home: Path) -> Prepared:
-    """Find a model and read its sizes, off the event loop. Raises ModelError."""
-
-    def work() -> Prepared:
-        model = resolve(name, home=home)
-        return Prepared(model=model, shape=model_shape(model.name, model.config, home=home))
-
-    return await asyncio.to_thread(work)
 
 
 @asynccontextmanager
@@ -183,14 +161,6 @@ def _place(
     )
 
 
-class Planning(Measuring, Protocol):
-    """What a person is shown on the way to a plan."""
-
-    def searching(self, done: int, total: int) -> None:
-        """Settings that were searched; called from another thread."""
-        ...
-
-
 class Interface(Progress, Planning, Protocol):
     """What a person is shown on the way to a running model."""
 
@@ -214,68 +184,6 @@ class Running:
     plan: Plan
     pipeline: Pipeline
     surveyed: Surveyed | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
-    """A plan, and what it was made from; None where it was given."""
-
-    plan: Plan
-    surveyed: Surveyed | None
-
-
-async def plan_for(
-    prepared: Prepared,
-    roster: Roster,
-    how: How,
-    *,
-    max_positions: int,
-    home: Path,
-    interface: Planning,
-) -> Planned:
-    """Measure what is not known of the devices, and plan; the plan may not fit.
-
-    Raises PlanError where nothing is usable, and as `make_plan`.
-    """
-    if how.pinned is not None:
-        return Planned(plan=pinned_plan(how.pinned, prepared.shape, max_positions), surveyed=None)
-    check_usable(roster, how)
-    work = how.work(prepared.shape, max_positions)
-    surveyed = await survey(
-        roster,
-        prepared.model.config,
-        prepared.shape,
-        workload=work.workload,
-        sequence_length=work.batch.sequence_length if work.batch is not None else 0,
-        fresh=how.fresh_profile,
-        home=home,
-        now_s=time.time(),
-        progress=interface,
-    )
-    try:
-        found = await asyncio.to_thread(
-            make_plan,
-            prepared.shape,
-            surveyed.survey,
-            how,
-            max_positions,
-            progress=interface.searching,
-        )
-    except PlanError as error:
-        raise _unmeasured(explained(error, roster), surveyed) from None
-    out = (
-        LeftOut(node=each.node, device=each.device, reason=each.reason)
-        for each in surveyed.left_out
-    )
-    return Planned(plan=replace(found, left_out=(*found.left_out, *out)), surveyed=surveyed)
-
-
-def _unmeasured(error: PlanError, surveyed: Surveyed) -> PlanError:
-    """The error, with the devices that could not be measured."""
-    if not surveyed.left_out:
-        return error
-    out = "; ".join(f"{each.node} ({each.device}): {each.reason}" for each in surveyed.left_out)
-    return PlanError(f"{error} (not measured: {out})")
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from edgepipe.coordinator.borrowing import Spot, borrowed
-from edgepipe.coordinator.profiles import LinkEntry, LinkKey, Profiles
+from edgepipe.coordinator.profiles import LinkEntry, LinkKey, Profiles, known_as
 from edgepipe.coordinator.worker_calls import LinkFigures, WorkerCalls
 from edgepipe.core.speed import Link
 from edgepipe.errors import EdgepipeError
@@ -109,7 +109,7 @@ def _kept(profiles: Profiles, sender: Spot, receiver: Spot) -> LinkEntry | None:
 
 def _key(sender: Spot, receiver: Spot, host: str) -> LinkKey:
     return LinkKey(
-        sender=sender.node.profile.host_id, receiver=receiver.node.profile.host_id, address=host
+        sender=known_as(sender.node.profile), receiver=known_as(receiver.node.profile), address=host
     )
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgepipe.coordinator.nodes import Roster
-from edgepipe.core.candidates import Candidate, in_order
+from edgepipe.core.candidates import Candidate, check_enough, in_order
 from edgepipe.core.choosing import Progress
 from edgepipe.core.fit import Workload
 from edgepipe.core.frame import Codec, DType
+from edgepipe.core.going import Going
 from edgepipe.core.model import ModelShape
 from edgepipe.core.pipeline import Plan
-from edgepipe.core.plan import plan
+from edgepipe.core.plan import check_strategy, plan
 from edgepipe.core.posing import Asked
 from edgepipe.core.profile import NodeState
 from edgepipe.core.remedy import require_fit
@@ -22,6 +24,8 @@ from edgepipe.core.work import DEFAULT_PROMPT_TOKENS, Batch, Objective, Strategy
 from edgepipe.errors import PlanError
 
 PREFILL_CHUNK = 128
+SEARCH_S = 30.0
+"""Nobody waits a minute for a plan: what is not proven by then is its gap."""
 MAX_REASONS = 8
 """Nodes that a sentence names; the others it counts."""
 
@@ -80,8 +84,11 @@ def candidates(roster: Roster) -> tuple[Candidate, ...]:
 def check_cut(how: How, shape: ModelShape) -> None:
     """Refuse a cut that the model cannot have, before anything starts.
 
-    Raises SplitError, and PlanError for more stages than layers.
+    Raises SplitError, PlanError for more stages than layers, and UsageError for a strategy that
+    does not go with the split.
     """
+    if how.pinned is None:
+        check_strategy(how.resolved_strategy(), how.split)
     if how.split is not None:
         manual_split(shape.num_layers, how.split)
     elif how.num_stages is not None:
@@ -94,9 +101,16 @@ def check_usable(roster: Roster, how: How) -> None:
     if not devices and (why := why_not(roster)):
         raise PlanError(f"no device is usable: {why}")
     try:
-        in_order(devices, how.nodes)
+        check_enough(in_order(devices, how.nodes), _num_stages(how))
     except PlanError as error:
         raise explained(error, roster) from None
+
+
+def _num_stages(how: How) -> int:
+    """The stages that were asked for; 1 where the planner is free, or has names to check first."""
+    if how.num_stages is not None or how.split is None or how.nodes is not None:
+        return how.num_stages or 1
+    return len(how.split) + 1
 
 
 def make_plan(
@@ -108,14 +122,21 @@ def make_plan(
 ) -> Plan:
     """Plan for the devices of a survey. Raises PlanError, SplitError or UsageError; may not fit.
 
-    It may compute for seconds: call it in a thread.
+    It may compute for a minute: call it in a thread.
     """
     return plan(
         asked_of(shape, survey, how, max_positions),
         strategy=how.resolved_strategy(),
         split=how.split,
         progress=progress,
+        going=for_seconds(SEARCH_S),
     )
+
+
+def for_seconds(seconds: float) -> Going:
+    """Going on for so long from now."""
+    end_s = time.monotonic() + seconds
+    return lambda: time.monotonic() < end_s
 
 
 def asked_of(shape: ModelShape, survey: Survey, how: How, max_positions: int) -> Asked:

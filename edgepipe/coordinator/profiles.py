@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import Any, TypeVar
 
 from edgepipe.core import record
 from edgepipe.core.measured import Measured, Measurement
-from edgepipe.core.profile import DeviceProfile
+from edgepipe.core.profile import DeviceProfile, NodeProfile
+from edgepipe.core.reach import is_loopback
+from edgepipe.errors import EdgepipeError
 from edgepipe.home import write_atomically
 
-Entry = TypeVar("Entry")
+Entry = TypeVar("Entry", "DeviceEntry", "LinkEntry")
 
 _IRRELEVANT = frozenset(
     {
@@ -41,9 +44,15 @@ _IRRELEVANT = frozenset(
 """Fields of a config that make no layer faster or slower."""
 
 
+METHOD = 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceKey:
-    """What the seconds of a model's items depend on. `model` is the digest of its config."""
+    """What the seconds of a model's items depend on. `model` is the digest of its config.
+
+    `method` counts up with how they are measured; see `known_as`.
+    """
 
     model: str
     engine: str
@@ -52,7 +61,8 @@ class DeviceKey:
     prefill_rows: tuple[int, ...]
     far: int
     sequence_length: int
-    host_id: str
+    method: int
+    known_as: str
     device: str
     name: str
     num_threads: int
@@ -78,10 +88,10 @@ class DeviceEntry:
     measured: Measured
     model_name: str = ""
 
-    def is_of(self, host_id: str, device: DeviceProfile) -> bool:
+    def is_of(self, node: NodeProfile, device: DeviceProfile) -> bool:
         """The figures are of this device as it is now, whatever the model."""
-        known = (self.key.host_id, self.key.device, self.key.num_threads, self.key.slowdown)
-        return known == (host_id, device.id, device.num_threads, device.slowdown)
+        known = (self.key.known_as, self.key.device, self.key.num_threads, self.key.slowdown)
+        return known == (known_as(node), device.id, device.num_threads, device.slowdown)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +103,24 @@ class LinkEntry:
     bytes_per_s: float
     latency_s: float
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for figures that no link has."""
+        if not (0 < self.bytes_per_s < math.inf and 0 <= self.latency_s < math.inf):
+            raise ValueError("a link has a rate above 0 and a latency from 0 on")
+
+
+def known_as(node: NodeProfile) -> str:
+    """The name under which a node's figures are kept, also after it restarts.
+
+    Private agents, which only their own machine reaches, have a new id each time: they are known
+    by their machine, so that one run's figures serve the next.
+    """
+    private = all(is_loopback(address.host) for address in node.addresses)
+    return node.host_id if private else node.id
+
 
 def device_key(
-    config: Mapping[str, Any], asked: Measurement, host_id: str, device: DeviceProfile
+    config: Mapping[str, Any], asked: Measurement, node: NodeProfile, device: DeviceProfile
 ) -> DeviceKey:
     """Where the figures of a model on a device are kept."""
     relevant = {name: value for name, value in config.items() if name not in _IRRELEVANT}
@@ -107,7 +132,8 @@ def device_key(
         prefill_rows=asked.prefill_rows,
         far=asked.far,
         sequence_length=asked.sequence_length,
-        host_id=host_id,
+        method=METHOD,
+        known_as=known_as(node),
         device=device.id,
         name=device.name,
         num_threads=device.num_threads,
@@ -140,13 +166,20 @@ class Profiles:
 
     def _all(self, kind: type[Entry]) -> Iterator[Entry]:
         for path in (self.home / "profiles").glob("*.json"):
-            if (entry := _load(kind, path)) is not None:
+            if (entry := _load(kind, path)) is not None and self._path(entry.key) == path:
                 yield entry
 
     def keep(self, entry: DeviceEntry | LinkEntry) -> None:
-        """Remember what was measured."""
+        """Remember what was measured. Raises EdgepipeError where the home cannot be written."""
         text = json.dumps(record.to_json(entry), indent=1)
-        write_atomically(self._path(entry.key), text.encode())
+        path = self._path(entry.key)
+        try:
+            write_atomically(path, text.encode())
+        except OSError as error:
+            raise EdgepipeError(
+                f"what was measured cannot be kept in {path.parent} ({error.strerror}): make room "
+                "there, allow writing, or set EDGEPIPE_HOME"
+            ) from None
 
     def forget(self, key: DeviceKey | LinkKey) -> None:
         """Drop an entry; the next survey measures anew."""

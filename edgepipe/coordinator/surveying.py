@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,14 +23,15 @@ from edgepipe.coordinator.profiles import (
     Profiles,
     device_key,
 )
+from edgepipe.core.candidates import Candidate
 from edgepipe.core.fit import Workload
-from edgepipe.core.measured import Measurement
+from edgepipe.core.measured import FAR_POSITIONS, MAX_PREFILL_ROWS, Measured, Measurement
 from edgepipe.core.model import ModelShape
 from edgepipe.core.problem import Nic
 from edgepipe.core.reach import is_loopback
-from edgepipe.core.speed import Link
+from edgepipe.core.speed import DeviceSpeed, Link
 from edgepipe.core.survey import Survey
-from edgepipe.errors import EdgepipeError, first_of
+from edgepipe.errors import EdgepipeError, LeaseHeld, first_of
 
 SHARE_OF_FREE_MEMORY = 0.7
 """Of what is free on a device, for weights and caches of what is measured: activations too want
@@ -75,6 +76,20 @@ class Surveyed:
         if key is not None:
             Profiles(home=home).forget(key)
 
+    def forget_hop(self, home: Path, sender: tuple[str, str], receiver: tuple[str, str]) -> None:
+        """Drop what a hop between two devices was predicted from.
+
+        The link's figures, and the sender's where its runtime takes longer than the link.
+        """
+        devices: dict[tuple[str, str], tuple[Candidate, DeviceSpeed]] = {
+            each.key: (each, speed)
+            for each, speed in zip(self.survey.devices, self.survey.speeds, strict=True)
+        }
+        (ours, speed), (theirs, _) = devices[sender], devices[receiver]
+        if sender == receiver or speed.overhead_s > self.survey.link(ours, theirs).latency_s:
+            self.forget_device(home, *sender)
+        self.forget_link(home, sender[0], receiver[0])
+
 
 async def survey(
     roster: Roster,
@@ -103,7 +118,8 @@ async def survey(
         now_s: the time of day, noted in what is kept.
         progress: told of every step.
 
-    A device that cannot be measured is left out, and a pair without a link named, with reasons.
+    A device that is leased or cannot be measured is left out, and a pair without a link named,
+    with reasons.
     """
     spots = [
         Spot(node=node, device=device)
@@ -142,7 +158,7 @@ async def survey(
             links=links.links,
             nics=nics_of(usable, links.links),
         ),
-        left_out=tuple(work.left_out),
+        left_out=(*_leased(roster, nodes), *work.left_out),
         unlinked=links.missing,
         device_keys={key: entry.key for key, entry in work.entries.items()},
         link_keys=links.keys,
@@ -181,16 +197,16 @@ class _Surveying:
 
     async def _device(self, spot: Spot) -> None:
         asked = self._asked(spot)
-        key = device_key(self.config, asked, spot.node.profile.host_id, spot.device)
+        key = device_key(self.config, asked, spot.node.profile, spot.device)
         kept = self.profiles.device(key)
+        if kept is not None and not self._fits(kept.measured):
+            kept = None
         if kept is None or (self.fresh and key not in self.measured):
             try:
                 kept = await self._measure(spot, asked, key)
             except EdgepipeError as error:
-                if kept is None:
-                    node, device = spot.key
-                    reason = str(error)
-                    self.left_out.append(NotMeasured(node=node, device=device, reason=reason))
+                if kept is None or not isinstance(error, LeaseHeld):
+                    self.left_out.append(_not_measured(spot, str(error)))
                     return
         self.entries[spot.key] = kept
 
@@ -201,7 +217,7 @@ class _Surveying:
                 asked,
                 lambda done, total: self.progress.measuring(spot.who, done, total),
             )
-        if len(measured.items.kinds) != self.shape.num_layers:
+        if not self._fits(measured):
             raise EdgepipeError(f"{spot.who} measured another model: update its edgepipe")
         entry = DeviceEntry(
             measured_at_s=self.now_s, key=key, measured=measured, model_name=self.shape.name
@@ -210,6 +226,9 @@ class _Surveying:
         self.measured.add(key)
         return entry
 
+    def _fits(self, measured: Measured) -> bool:
+        return len(measured.items.kinds) == self.shape.num_layers
+
     def _asked(self, spot: Spot) -> Measurement:
         """Points that do not change from prompt to prompt, or nothing would ever be known."""
         device = spot.device
@@ -217,11 +236,25 @@ class _Surveying:
         return Measurement(
             dtype=self.workload.dtype,
             num_slots=1 << (self.workload.num_slots - 1).bit_length(),
-            max_positions=self.shape.max_positions,
+            max_positions=min(self.shape.max_positions, FAR_POSITIONS + MAX_PREFILL_ROWS),
             prefill_chunk=self.workload.prefill_chunk,
             sequence_length=self.sequence_length,
             memory_bytes=max(0, int(SHARE_OF_FREE_MEMORY * free)),
         )
+
+
+def _not_measured(spot: Spot, reason: str) -> NotMeasured:
+    node, device = spot.key
+    return NotMeasured(node=node, device=device, reason=reason)
+
+
+def _leased(roster: Roster, nodes: Collection[str] | None) -> Iterator[NotMeasured]:
+    """Devices that others use; a node of which all are leased is not among the usable ones."""
+    for node in roster.nodes.values():
+        for device in node.profile.devices:
+            if device.lease is not None and (nodes is None or node.profile.name in nodes):
+                reason = f"it is leased to job {device.lease.job} of {device.lease.holder}"
+                yield _not_measured(Spot(node=node, device=device), reason)
 
 
 def nics_of(spots: Sequence[Spot], links: Sequence[Link]) -> dict[str, Nic]:

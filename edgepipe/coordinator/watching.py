@@ -10,7 +10,6 @@ from edgepipe.coordinator.generation import Answer
 from edgepipe.coordinator.launch import Running
 from edgepipe.coordinator.stage_client import StageMeter
 from edgepipe.core.comparison import Comparison, Term, compare
-from edgepipe.core.prediction import Prediction
 
 MIN_TOKENS = 16
 """Fewer tokens, or shorter prompts, say little of a profile."""
@@ -29,7 +28,8 @@ class Watch:
 
     def decode(self, answer: Answer) -> Comparison | None:
         """The time of a token; None without a prediction, or with too few tokens."""
-        phase = _of(self.running.plan.predicted).decode
+        predicted = self.running.plan.predicted
+        phase = None if predicted is None else predicted.decode
         if phase is None or len(self._meters) < 3 or answer.num_sampled < MIN_TOKENS:
             return None
         stage_s = _per_frame(self._meters[1], self._meters[2])
@@ -37,7 +37,8 @@ class Watch:
 
     def prefill(self, answer: Answer) -> Comparison | None:
         """The time to the first token; None without a prediction for a prompt of its length."""
-        phase = _of(self.running.plan.predicted).prefill
+        predicted = self.running.plan.predicted
+        phase = None if predicted is None else predicted.prefill
         frame = self.running.plan.inputs.frame
         length = len(answer.asked.prompt_ids)
         planned = frame is not None and frame.prompt_tokens == length
@@ -50,11 +51,6 @@ class Watch:
             for before, after, token_s in zip(*self._meters[:2], tokens_s, strict=True)
         ]
         return compare(phase, measured_s=answer.ttft_s, stage_s=stage_s)
-
-
-def _of(predicted: Prediction | None) -> Prediction:
-    assert predicted is not None, "what is deployed fits, and what fits has a prediction"
-    return predicted
 
 
 def _busy_s(before: StageMeter, after: StageMeter) -> float:
@@ -81,9 +77,9 @@ def blame(running: Running, comparison: Comparison, home: Path) -> str:
         stage = stages[term.stage]
         surveyed.forget_device(home, stage.node, stage.device)
     elif surveyed is not None:
-        nodes = [stage.node for stage in stages]
-        for sender, receiver in zip(nodes, [*nodes[1:], nodes[0]], strict=True):
-            surveyed.forget_link(home, sender, receiver)
+        keys = [(stage.node, stage.device) for stage in stages]
+        for sender, receiver in zip(keys, [*keys[1:], keys[0]], strict=True):
+            surveyed.forget_hop(home, sender, receiver)
     after = "it is measured anew next time" if surveyed is not None else "plan anew"
     return (
         f"the prediction was wrong by {abs(comparison.error):.0%}: {_what(running, term)}; {after}"
@@ -93,6 +89,6 @@ def blame(running: Running, comparison: Comparison, home: Path) -> str:
 def _what(running: Running, term: Term) -> str:
     times = f"{1000 * term.measured_s:.3g} ms, not the {1000 * term.predicted_s:.3g} ms of its"
     if term.stage is None:
-        return f"the hops took {times.removesuffix(' of its')} of the links' profiles"
+        return f"the hops took {times.removesuffix(' of its')} of the profiles"
     stage = running.plan.stages[term.stage]
     return f"{stage.node} ({stage.device}) took {times} profile"

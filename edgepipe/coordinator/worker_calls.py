@@ -15,6 +15,7 @@ from edgepipe.core.measured import Measured, Measurement
 from edgepipe.core.profile import Address
 from edgepipe.errors import EdgepipeError, StageError
 from edgepipe.transport import convert, status
+from edgepipe.transport.convert.speeds import rate, seconds
 from edgepipe.wire.v1 import stage_pb2, stage_pb2_grpc
 
 PROFILE_DEADLINE_S = 900.0
@@ -91,9 +92,9 @@ class WorkerCalls:
             raise self._named(error) from error
         return LinkFigures(
             address=convert.address_from_wire(measured.address),
-            bytes_per_s=measured.bytes_per_s,
-            latency_s=measured.latency_s,
-            raw_tcp_bytes_per_s=measured.raw_tcp_bytes_per_s,
+            bytes_per_s=rate(measured.bytes_per_s),
+            latency_s=seconds(measured.latency_s),
+            raw_tcp_bytes_per_s=rate(measured.raw_tcp_bytes_per_s, least=0.0),
         )
 
     def _named(self, error: grpc.aio.AioRpcError) -> EdgepipeError:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from edgepipe.core.frame import DType
+from edgepipe.core.going import Going, always
 from edgepipe.core.pipeline import LeftOut, Plan
 from edgepipe.core.plan import plan
 from edgepipe.core.posing import Asked
@@ -17,6 +18,7 @@ from edgepipe.core.prediction import figure_s
 from edgepipe.core.problem import Nic
 from edgepipe.core.size import human_size
 from edgepipe.core.speed import Link
+from edgepipe.core.stage_bytes import stage_bytes_of
 from edgepipe.core.survey import Survey
 from edgepipe.core.work import Batch, Strategy, TrainMode, Work
 
@@ -24,7 +26,11 @@ WIRED_BYTES_PER_S = 112e6
 WIRED_LATENCY_S = 0.4e-3
 """1 GbE as gRPC fills it."""
 
+_SLOW = WIRED_BYTES_PER_S / 2
 _WORTH_SAYING = 1.03
+_MANY = 20
+_MOST = 1000
+"""Beyond that it is out of the question, and by how much is nobody's."""
 _SHORTER = (4096, 2048, 1024, 512)
 _FEW_EXPANSIONS = 20_000
 
@@ -37,46 +43,75 @@ class Advice:
     gain: float | None = None
 
 
-def advise(asked: Asked, found: Plan) -> tuple[Advice, ...]:
-    """What would make the plan better, or make it fit, the most useful first."""
+def advise(asked: Asked, found: Plan, going: Going = always) -> tuple[Advice, ...]:
+    """What would make the plan better, or make it fit, the most useful first.
+
+    Machines are moved to a cable for as long as there is time.
+    """
     if not found.feasible:
         return tuple(_fitting(asked, found))
-    gains = [*_left_out(found.left_out), *_wired(asked, found)]
+    gains = [*_left_out(found.left_out), *_wired(asked, found, going)]
     return tuple(sorted(gains, key=lambda each: -(each.gain or 0.0)))
+
+
+def faster(gain: float) -> str:
+    """A gain as a person reads it: "+23%", and "12×" where percents say nothing any more."""
+    return f"+{gain:.0%}" if gain < _MANY - 1 else _times(gain)
+
+
+def _times(gain: float) -> str:
+    factor = gain + 1
+    if factor >= _MOST:
+        return f"over {_MOST}×"
+    return f"{factor:.0f}×" if factor >= _MANY / 2 else f"{factor:.2f}×".replace("0×", "×")
 
 
 def _left_out(devices: tuple[LeftOut, ...]) -> Iterator[Advice]:
     for out in devices:
         if out.gain is not None and out.gain >= _WORTH_SAYING - 1:
             yield Advice(
-                sentence=f"leave {out.node} ({out.device}) out: +{out.gain:.0%}", gain=out.gain
+                sentence=f"leave {out.node} ({out.device}) out: {faster(out.gain)}", gain=out.gain
             )
 
 
-def _wired(asked: Asked, found: Plan) -> Iterator[Advice]:
-    """Each node whose links are slower than a cable's, moved to one."""
+def _wired(asked: Asked, found: Plan, going: Going) -> Iterator[Advice]:
+    """Each node whose links are slower than a cable's, moved to one; those of the plan first."""
     before = _figure_s(found)
-    for node in dict.fromkeys(each.node for each in asked.survey.devices):
-        if before is None or not _is_slow(asked.survey, node):
+    nodes = [each.node for each in found.stages] + [each.node for each in asked.survey.devices]
+    for node in dict.fromkeys(nodes):
+        if before is None or not going() or not _is_slow(asked.survey, node):
             continue
-        after = _figure_s(_planned(replace(asked, survey=_on_a_cable(asked.survey, node))))
-        if after is not None and before / after >= _WORTH_SAYING:
-            factor = before / after
-            yield Advice(sentence=f"move {node} to wired: {factor:.2g}×", gain=factor - 1)
+        moved = replace(asked, survey=_on_a_cable(asked.survey, node))
+        after = _figure_s(_planned(moved, going))
+        if after and before / after >= _WORTH_SAYING:
+            gain = before / after - 1
+            yield Advice(sentence=f"move {node} to wired: {_times(gain)}", gain=gain)
 
 
 def _is_slow(survey: Survey, node: str) -> bool:
+    """On the air, or its best link, both ways, is slower than a cable's.
+
+    A link to a machine on the air says nothing of the node's own side.
+    """
     host = _host(survey, node)
     nic = survey.nics.get(host)
-    links = [
-        link.bytes_per_s
-        for link in survey.links
-        if node in {link.sender, link.receiver}
-        and _host(survey, link.sender) != _host(survey, link.receiver)
-    ]
-    speeds = links if nic is None else [*links, nic.send_bytes_per_s, nic.receive_bytes_per_s]
-    shared = nic is not None and nic.medium is not None
-    return shared or min(speeds, default=WIRED_BYTES_PER_S) < WIRED_BYTES_PER_S / 2
+    if nic is not None and (
+        nic.medium is not None or min(nic.send_bytes_per_s, nic.receive_bytes_per_s) < _SLOW
+    ):
+        return True
+    both_ways: dict[str, float] = {}
+    for link in survey.links:
+        ends = {_host(survey, link.sender), _host(survey, link.receiver)}
+        if host in ends and len(ends) > 1:
+            (other,) = ends - {host}
+            if not _on_air(survey, other):
+                both_ways[other] = min(link.bytes_per_s, both_ways.get(other, link.bytes_per_s))
+    return max(both_ways.values(), default=WIRED_BYTES_PER_S) < _SLOW
+
+
+def _on_air(survey: Survey, host: str) -> bool:
+    nic = survey.nics.get(host)
+    return nic is not None and nic.medium is not None
 
 
 def _on_a_cable(survey: Survey, node: str) -> Survey:
@@ -86,22 +121,19 @@ def _on_a_cable(survey: Survey, node: str) -> Survey:
     return replace(
         survey,
         nics={**survey.nics, host: wired},
-        links=tuple(
-            _moved(survey, link)
-            if host in {_host(survey, link.sender), _host(survey, link.receiver)}
-            else link
-            for link in survey.links
-        ),
+        links=tuple(_moved(survey, link, host) for link in survey.links),
     )
 
 
-def _moved(survey: Survey, link: Link) -> Link:
-    ends = (_host(survey, link.sender), _host(survey, link.receiver))
-    if ends[0] == ends[1]:
+def _moved(survey: Survey, link: Link, host: str) -> Link:
+    """The link once the host is on a cable."""
+    ends = {_host(survey, link.sender), _host(survey, link.receiver)}
+    if host not in ends or len(ends) == 1:
         return link
-    media = [nic for end in ends if (nic := survey.nics.get(end)) and nic.medium is not None]
-    if len(media) > 1:  # the other end still shares the air
-        return replace(link, bytes_per_s=max(link.bytes_per_s, media[0].send_bytes_per_s))
+    (other,) = ends - {host}
+    if _on_air(survey, other):
+        air = survey.nics[other].send_bytes_per_s
+        return replace(link, bytes_per_s=max(link.bytes_per_s, min(air, WIRED_BYTES_PER_S)))
     return replace(
         link,
         bytes_per_s=max(link.bytes_per_s, WIRED_BYTES_PER_S),
@@ -161,14 +193,18 @@ def _what_does_not(asked: Asked, found: Plan) -> str:
 
 def _for(asked: Asked, work: Work) -> Asked:
     """The same devices for other work."""
-    again = Asked.of(
-        asked.model, asked.survey, work, num_stages=asked.num_stages, codec=asked.codec
+    return replace(asked, work=work, stage_bytes=stage_bytes_of(asked.model, work.workload))
+
+
+def _planned(asked: Asked, going: Going = always) -> Plan:
+    return plan(
+        asked,
+        strategy=Strategy.EXACT,
+        rivals=(),
+        judging=False,
+        max_expansions=_FEW_EXPANSIONS,
+        going=going,
     )
-    return replace(again, in_order=asked.in_order)
-
-
-def _planned(asked: Asked) -> Plan:
-    return plan(asked, strategy=Strategy.EXACT, rivals=(), max_expansions=_FEW_EXPANSIONS)
 
 
 def _figure_s(found: Plan) -> float | None:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgepipe.core.begun import Begun, Spans, empty, joined, placement_of
+from edgepipe.core.begun import Begun, Spans, bit_of, empty, joined, placement_of
 from edgepipe.core.best import Best
+from edgepipe.core.going import Going, always
 from edgepipe.core.graph import Graph
 from edgepipe.core.horizon import ROUNDING, Horizon, exchange_s
 from edgepipe.core.problem import Bools, Floats, Ints
@@ -29,14 +30,15 @@ _NONE = np.zeros(0, dtype=np.int64)
 class Beam:
     """One walk through all pipelines that begin on one of the horizon's first devices.
 
-    Afterwards `unproven` is a bound of what was given up for want of width, and `expansions`
-    counts the begun pipelines that were extended.
+    Afterwards `unproven` is a bound of what was given up for want of width, or of time once it is
+    not `going` on, and `expansions` counts the begun pipelines that were extended.
     """
 
     graph: Graph
     horizon: Horizon
     best: Best
     width: int
+    going: Going = always
     unproven: float = np.inf
     expansions: int = 0
 
@@ -63,6 +65,9 @@ class Beam:
         cells = (self.graph.num_layers + 1) * len(self.horizon.bands.floors)
         size = max(1, _CHUNK_CELLS // cells)
         for start in range(0, len(begun), size):
+            if not self.going():
+                self.unproven = min(self.unproven, float(begun.bound[start:].min()))
+                return
             chunk = begun.at(np.arange(start, min(start + size, len(begun))))
             for device in range(self.graph.num_devices):
                 hopped = self._hopped(chunk, device)
@@ -86,7 +91,7 @@ class Beam:
 
     def _hopped_bounds(self, begun: Begun, device: int) -> Floats:
         """What a whole pipeline costs at least that goes on with a stage on the device [N]."""
-        start, free = begun.path[:, -1, 1], self.horizon.free(begun.used | 1 << device)
+        start, free = begun.path[:, -1, 1], self.horizon.free(begun.used | bit_of(device))
         total = (begun.total[:, None] + self.horizon.begun[device, start, :, free]).T
         peak = np.maximum(begun.peak, self.horizon.bands.floors[:, None])
         self._wait(begun, total - self._exchange_s, peak)
@@ -126,7 +131,7 @@ class Beam:
             self._finish(begun, device, spans)
         if self.graph.num_stages == num_stages:
             return begun.at(_NONE)
-        used = begun.used | 1 << device
+        used = begun.used | bit_of(device)
         bounds = self._bounds(begun, device, spans, self.horizon.free(used)).min(axis=1)
         end, which = np.nonzero(bounds < self._limit)
         stage = np.stack([np.full_like(end, device), end], axis=1)
@@ -179,7 +184,7 @@ class Beam:
         bounds = np.full(len(self.horizon.bands.floors), np.inf)
         for device in self.horizon.firsts:
             begun = empty(self.graph)
-            free = self.horizon.free(begun.used | 1 << device)
+            free = self.horizon.free(begun.used | bit_of(device))
             found = self._bounds(begun, device, self._spans(begun, device), free)
             np.minimum(bounds, found.min(axis=(0, 2)), out=bounds)
         return bounds

@@ -65,6 +65,12 @@ def empty(graph: Graph) -> Begun:
     )
 
 
+def bit_of(device: int) -> np.int64:
+    """The device's place in `used`: of 64 devices the last one has the sign."""
+    place: np.int64 = np.left_shift(np.int64(1), np.int64(device))
+    return place
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Spans:
     """Each begun pipeline [N] with a further stage up to each end [L]; `taken` is [L, N, C].

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from edgepipe.core.profile import DeviceId, DeviceProfile
 from edgepipe.errors import PlanError, UsageError
 
+MAX_DEVICES = 64
+"""The search keeps sets of devices as the bits of an integer."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
@@ -80,7 +83,12 @@ def choose(
 
 
 def check_enough(ordered: Sequence[Candidate], num_stages: int) -> None:
-    """Raises PlanError where there are fewer devices than stages, or none."""
+    """Raises PlanError where there are fewer devices than stages, none, or too many to plan for."""
+    if len(ordered) > MAX_DEVICES:
+        raise PlanError(
+            f"{len(ordered)} devices are usable, and a plan looks at {MAX_DEVICES} at most: "
+            "name some with --nodes"
+        )
     if not ordered:
         raise PlanError(
             "no device is usable: start `edgepipe agent` on a machine, name one that mDNS does "

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgepipe.core.costs import Cost, cost, rank_of
+from edgepipe.core.going import Going, always
 from edgepipe.core.guessing import guess
 from edgepipe.core.outcome import Outcome, play, refine
 from edgepipe.core.posing import Asked, Case, pose
@@ -23,6 +24,8 @@ NUM_SIMULATED = 32
 MAX_EXPANSIONS = 200_000
 _CLOSE = 1.1
 """A setting is searched for what may be up to so many times slower than the best of another."""
+
+_ROUNDING = 1e-9
 
 Rule = Callable[[Problem], Placement]
 """Places a model on a problem's devices; () where it cannot."""
@@ -52,15 +55,16 @@ def find(
     num_best: int = NUM_SIMULATED,
     max_expansions: int = MAX_EXPANSIONS,
     progress: Progress = lambda _done, _total: None,
+    going: Going = always,
 ) -> Searched:
     """Search every case for the `num_best` best placements of all, of those close to the best.
 
     What one case has found tells the others what is not worth finding, so the case whose guess is
-    best comes first. `max_expansions` is for each case.
+    best comes first. `max_expansions` is for each case, `going` for all of them.
     """
     ranking = _Ranking(asked=asked, num=num_best)
     for case in cases:
-        ranking.offer_guess(case)
+        ranking.offer_guess(case, wanted=going() or not ranking.ranked)
     promising = sorted(range(len(cases)), key=lambda at: ranking.guessed[at])
     bound, gap = np.inf, 0.0
     for done, case in enumerate(cases[at] for at in promising):
@@ -68,17 +72,22 @@ def find(
         weight = case.setting.weight(asked.work)
         worth = ranking.worth / weight
         solution = search(
-            case.problem, num_best=num_best, max_expansions=max_expansions, worth=worth
+            case.problem,
+            num_best=num_best,
+            max_expansions=max_expansions,
+            worth=worth,
+            going=going,
         )
         ranking.offer(case, [(found.cost, found.placement) for found in solution.found])
         bound = min(bound, _bound(solution, case, worth) * weight)
         gap = max(gap, solution.gap)
     progress(len(cases), len(cases))
-    best = ranking.best
+    if 0 < ranking.best < np.inf:
+        gap = float(1 - bound / ranking.best)
     return Searched(
         cases=tuple(cases),
         candidates=ranking.candidates,
-        gap=max(0.0, float(1 - bound / best)) if 0 < best < np.inf else gap,
+        gap=gap if gap > _ROUNDING else 0.0,
     )
 
 
@@ -107,9 +116,9 @@ class _Ranking:
         """The best first."""
         return tuple((case, placement) for _, case, placement in self.ranked)
 
-    def offer_guess(self, case: Case) -> None:
-        """Begin with the case's guess, if it fits."""
-        guessed = guess(case.problem)
+    def offer_guess(self, case: Case, *, wanted: bool) -> None:
+        """Begin with the case's guess, if it fits and is wanted."""
+        guessed = guess(case.problem) if wanted else None
         self.guessed.append(np.inf)
         if guessed is not None:
             rank, placement = guessed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from edgepipe.core.frame import DType
-from edgepipe.core.speed import CodecSpeed, DeviceSpeed, ItemSpeed, expand
+from edgepipe.core.speed import CodecSpeed, DeviceSpeed, ItemSpeed, check_seconds, expand
 
 NEAR_POSITIONS = 64
 """Cached positions that a decoded row sees where its seconds are measured."""
@@ -90,6 +90,10 @@ class Measured:
     items: Items
     codecs: dict[str, CodecSpeed] = field(default_factory=dict)
     overhead_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for seconds that cannot be."""
+        check_seconds(self.overhead_s)
 
     @property
     def speed(self) -> DeviceSpeed:

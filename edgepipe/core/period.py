@@ -74,6 +74,8 @@ def _candidates(trips: Sequence[float], least_s: float, num_microbatches: int) -
 
 
 def _needed(trips: Sequence[float], period: float) -> tuple[int, ...]:
+    if not period:  # nothing takes any time
+        return (1,) * len(trips)
     return tuple(max(1, ceil(trip / period * (1 - _ROUNDING))) for trip in trips)
 
 

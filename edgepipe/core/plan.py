@@ -17,6 +17,7 @@ from edgepipe.core.choosing import (
     find,
 )
 from edgepipe.core.costs import cost
+from edgepipe.core.going import Going, always
 from edgepipe.core.inputs import inputs
 from edgepipe.core.leaving import left_out
 from edgepipe.core.outcome import Outcome
@@ -49,6 +50,7 @@ def plan(
     judging: bool = True,
     max_expansions: int = MAX_EXPANSIONS,
     progress: Progress = lambda _done, _total: None,
+    going: Going = always,
 ) -> Plan:
     """Share the model's layers out to devices, one stage each, and check that they fit.
 
@@ -60,9 +62,10 @@ def plan(
         rivals: the strategies that it is compared with, and that `exact` may not be worse than.
         split: the layers at which a new stage begins, for `manual`, or for it as a rival.
         judging: an exact plan says what each device that it leaves out would cost, which takes
-            about as long as the search.
+            about as long as the search; of those for which there is time.
         max_expansions: see `search`.
         progress: told how far the search is.
+        going: says for how long to search on; then the gap is what may still be better.
 
     Raises:
         SplitError: the split does not rise inside the model, or does not match the devices.
@@ -81,20 +84,25 @@ def plan(
         for name, outcome in by_strategy.items()
     }
     if Strategy.EXACT in {strategy, *rivals}:
-        searched = find(asked, cases, max_expansions=max_expansions, progress=progress)
+        searched = find(asked, cases, max_expansions=max_expansions, progress=progress, going=going)
         found[Strategy.EXACT] = _exact(asked, searched, by_strategy, rules)
-    return _plan(asked, strategy, found, judging=judging)
+    return _plan(asked, strategy, found, judging=judging, going=going)
 
 
-def _rules(asked: Asked, strategy: Strategy, split: Sequence[int] | None) -> dict[Strategy, Rule]:
-    """The strategies that are rules, as what they place; those that cannot be are left out."""
-    rules: dict[Strategy, Rule] = {}
+def check_strategy(strategy: Strategy, split: Sequence[int] | None) -> None:
+    """Raises UsageError for a strategy without the split that it needs, or with one too many."""
     if split is not None and strategy in {Strategy.EQUAL, Strategy.PROPORTIONAL}:
         raise UsageError(
             f"a split needs the strategy manual: leave out --split or --strategy {strategy}"
         )
     if strategy is Strategy.MANUAL and split is None:
         raise UsageError("the strategy manual needs --split, as in --split 10,20")
+
+
+def _rules(asked: Asked, strategy: Strategy, split: Sequence[int] | None) -> dict[Strategy, Rule]:
+    """The strategies that are rules, as what they place; those that cannot be are left out."""
+    check_strategy(strategy, split)
+    rules: dict[Strategy, Rule] = {}
     if split is not None:
         rules[Strategy.MANUAL] = _manual(asked, split)
     if strategy is Strategy.MANUAL and asked.num_stages is None and not asked.in_order:
@@ -166,7 +174,12 @@ def _exact(
 
 
 def _plan(
-    asked: Asked, strategy: Strategy, found: Mapping[Strategy, _Found], *, judging: bool
+    asked: Asked,
+    strategy: Strategy,
+    found: Mapping[Strategy, _Found],
+    *,
+    judging: bool,
+    going: Going,
 ) -> Plan:
     mine = found[strategy]
     case, placement = (
@@ -185,7 +198,9 @@ def _plan(
         num_groups=case.setting.num_groups,
         gap=mine.gap if exact else 0.0,
         stages=stages_of(asked, case, placement, mine.outcome),
-        left_out=tuple(left_out(asked, placement, mine.outcome if exact and judging else None)),
+        left_out=tuple(
+            left_out(asked, placement, mine.outcome if exact and judging else None, going)
+        ),
         shortages=costs.shortages,
         predicted=None if mine.outcome is None else predict(asked, mine.outcome),
         rivals=tuple(

@@ -24,7 +24,7 @@ from edgepipe.core.problem import Device, Floats, Ints, Problem, Traffic, Traini
 from edgepipe.core.setting import Setting
 from edgepipe.core.speed import ItemSpeed
 from edgepipe.core.stage_bytes import stage_bytes_of
-from edgepipe.core.survey import LOOPBACK_LATENCY_S, Survey
+from edgepipe.core.survey import LOOPBACK_LATENCY_S, UNREACHABLE_S, Survey
 from edgepipe.core.training_fit import Footprint, held_bytes, inflight_bytes
 from edgepipe.core.work import Objective, TrainMode, Work
 
@@ -136,7 +136,7 @@ def posed(
         frame_share=forward.share,
         gradient_share=None if backward is None else backward.share,
         traffic=_traffic(asked, setting, rows),
-        goal=setting.goal(4 * float(latency_s[latency_s < 1].max(initial=0.0))),
+        goal=setting.goal(4 * float(latency_s[latency_s < UNREACHABLE_S].max(initial=0.0))),
         nics=asked.survey.nics,
         training=_training(asked, setting, rows) if trains else None,
         num_stages=None if asked.in_order else asked.num_stages,

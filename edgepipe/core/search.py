@@ -19,6 +19,7 @@ from edgepipe.core.bands import NUM_BANDS, Range, Spectrum
 from edgepipe.core.beam import Beam
 from edgepipe.core.best import Best
 from edgepipe.core.costs import Cost, cost
+from edgepipe.core.going import Going, always
 from edgepipe.core.graph import Graph, graph_of
 from edgepipe.core.horizon import Horizon, horizon_of
 from edgepipe.core.problem import Floats, Placement, Problem
@@ -62,15 +63,18 @@ def search(
     num_best: int = 32,
     max_expansions: int = 200_000,
     worth: float = np.inf,
+    going: Going = always,
 ) -> Solution:
     """The `num_best` best placements that fit.
 
     Only those that rank below `worth` (see `costs.rank_of`) are looked for. `max_expansions` bounds
-    the work, counted in begun pipelines that are extended by a stage.
+    the work, counted in begun pipelines that are extended by a stage, and `going` its time.
     """
     graph = graph_of(problem)
     best = Best(problem=problem, num=num_best, worth=worth)
-    run = _Search(graph=graph, spectrum=Spectrum.of(graph), best=best, budget=max_expansions)
+    run = _Search(
+        graph=graph, spectrum=Spectrum.of(graph), best=best, budget=max_expansions, going=going
+    )
     run.run()
     ordered = sorted(best.ranks, key=best.ranks.__getitem__)
     found = tuple(Found(placement=one, cost=cost(problem, one)) for one in ordered)
@@ -85,13 +89,18 @@ class _Search:
     spectrum: Spectrum
     best: Best
     budget: int
+    going: Going
     expansions: int = 0
     unproven: float = np.inf
 
     def run(self) -> None:
         """Look at every first device shortly, then at each until it is done with."""
-        looks = [self._look(firsts) for firsts in _roots(self.graph)]
-        looks.sort(key=lambda look: float(look.bounds.min()))
+        roots = _roots(self.graph)
+        looks = [self._glance(firsts) for firsts in roots if self.going()]
+        if len(looks) < len(roots):
+            self.unproven = _floor(self.graph)
+        looks = [self._look(glance) for glance in sorted(looks, key=_Look.least)]
+        looks.sort(key=_Look.least)
         for index, look in enumerate(looks):
             share = max(0, self.budget - self.expansions) // min(len(looks) - index, _SHARES)
             self.unproven = min(self.unproven, self._settle(look, self.expansions + share))
@@ -103,16 +112,20 @@ class _Search:
             return 0.0
         return float(1 - self.unproven / best) if np.isfinite(best) else 1.0
 
-    def _look(self, firsts: tuple[int, ...]) -> _Look:
-        """A glance with no device kept track of, then a look at what may be worth it."""
+    def _glance(self, firsts: tuple[int, ...]) -> _Look:
+        """With no device kept track of; of no use where anything is worth finding."""
         within = Range(0, self._num_useful())
         if np.isfinite(self.best.limit):
-            glance = self._seen(firsts, within, tracking=False)
-            useful = glance.useful(self.best.limit)
-            if useful is None:
-                return glance
-            within = useful
-        return self._seen(firsts, within, tracking=True)
+            return self._seen(firsts, within, tracking=False)
+        bounds = np.full(len(within.edges()) - 1, _floor(self.graph))
+        return _Look(firsts=firsts, within=within, bounds=bounds)
+
+    def _look(self, glance: _Look) -> _Look:
+        """At what may be worth it."""
+        useful = glance.useful(self.best.limit)
+        if useful is None or not self.going():
+            return glance
+        return self._seen(glance.firsts, useful, tracking=True)
 
     def _seen(self, firsts: tuple[int, ...], within: Range, *, tracking: bool) -> _Look:
         bands = self.spectrum.bands(within)
@@ -129,6 +142,8 @@ class _Search:
     def _settle(self, look: _Look, end: int) -> float:
         """Search until nothing better is left or `end` expansions; a bound of what is left."""
         width = _FIRST_WIDTH
+        if not self.going():
+            return look.least()
         while (within := look.useful(self.best.limit)) is not None:
             horizon = horizon_of(self.graph, look.firsts, self.spectrum.bands(within))
             while True:
@@ -139,7 +154,7 @@ class _Search:
                 if left >= self.best.limit:
                     return left
                 wider = min(width * _WIDER, (end - self.expansions) // self.graph.num_devices)
-                if wider <= width:
+                if wider <= width or not self.going():
                     return left
                 if look.shrinks(self.best.limit):
                     break
@@ -147,7 +162,9 @@ class _Search:
         return np.inf
 
     def _walk(self, horizon: Horizon, width: int) -> Beam:
-        beam = Beam(graph=self.graph, horizon=horizon, best=self.best, width=width)
+        beam = Beam(
+            graph=self.graph, horizon=horizon, best=self.best, width=width, going=self.going
+        )
         beam.walk()
         self.expansions += beam.expansions
         return beam
@@ -160,6 +177,10 @@ class _Look:
     firsts: tuple[int, ...]
     within: Range
     bounds: Floats
+
+    def least(self) -> float:
+        """No pipeline of two stages or more ranks below it."""
+        return float(self.bounds.min())
 
     def useful(self, limit: float) -> Range | None:
         """The range of the bands that may hold something better than the limit."""
@@ -177,6 +198,16 @@ class _Look:
 
 
 def _roots(graph: Graph) -> list[tuple[int, ...]]:
-    """First devices; each on its own where the way back to it matters."""
+    """First devices, the fastest first; each on its own where the way back to it matters."""
     firsts = np.flatnonzero(np.isfinite(graph.enter_s) & (graph.twin < 0)).tolist()
-    return [(first,) for first in firsts] if graph.goes_back else [tuple(firsts)]
+    if not graph.goes_back:
+        return [tuple(firsts)]
+    firsts.sort(key=lambda device: float(np.diagonal(graph.stage_s[device], 1).min()))
+    return [(first,) for first in firsts]
+
+
+def _floor(graph: Graph) -> float:
+    """No placement ranks below this: each layer where it is fastest, in as many equal stages."""
+    total = float(np.diagonal(graph.stage_s.min(axis=0), 1).sum())
+    most = graph.num_stages or min(graph.num_devices, graph.num_layers)
+    return float(graph.goal.rank(total, total / most))

@@ -12,6 +12,9 @@ from edgepipe.core.work import Batch, Objective, Work
 MAX_MICROBATCHES = 32
 """More of them mean smaller products and gain nothing against the deepest home pipeline."""
 
+_NUM_GROUPS = (*range(1, 9), *range(10, 17, 2), *range(20, 33, 4))
+"""Every group reads all weights again, and the longest home ring is full with as many."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
@@ -65,8 +68,10 @@ def settings_of(work: Work) -> tuple[Setting, ...]:
 
 
 def _grouped(slots: int) -> Iterator[Setting]:
-    """Each size of a group once, in as few groups as it takes."""
-    sizes = sorted({-(-slots // count) for count in range(1, slots + 1)})
+    """Each size of a group once, in as few groups as it takes; of many groups only some numbers."""
+    most = min(slots, _NUM_GROUPS[-1])
+    counts = {most, *(count for count in _NUM_GROUPS if count < most)}
+    sizes = sorted({-(-slots // count) for count in counts})
     for size in sizes:
         yield Setting(
             objective=Objective.THROUGHPUT,

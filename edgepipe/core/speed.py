@@ -10,6 +10,7 @@ A row that sees other positions takes `attention_s` more for each of them when i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -19,6 +20,12 @@ from edgepipe.core.frame import Codec
 RUNTIME_S = 0.2e-3
 """What a frame takes on a stage beside the engine, its codec and the link: two hand-offs between
 threads, headers, checks. Measured over a ring of stages that take no time (docs/LOG.md)."""
+
+
+def check_seconds(*seconds: float, what: str = "seconds") -> None:
+    """Raise ValueError unless all of them are numbers from 0 on."""
+    if not all(0 <= each < math.inf for each in seconds):
+        raise ValueError(f"{what} are numbers from 0 on")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +44,7 @@ class Curve:
             raise ValueError("a curve has as many rows as seconds")
         if any(after <= before for before, after in pairwise((0, *self.rows))):
             raise ValueError("the rows of a curve rise, from 1 on")
-        if not all(0 <= seconds < float("inf") for seconds in self.seconds):
-            raise ValueError("the seconds of a curve are numbers from 0 on")
+        check_seconds(*self.seconds, what="the seconds of a curve")
 
     @classmethod
     def flat(cls, seconds: float, rows: int = 1) -> Curve:
@@ -75,6 +81,10 @@ class ItemSpeed:
     prefill_attention_s: float = 0.0
     update_s: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for seconds that cannot be."""
+        check_seconds(self.attention_s, self.prefill_attention_s, self.update_s)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecSpeed:
@@ -84,6 +94,10 @@ class CodecSpeed:
     decode_s: float
     encode_call_s: float = 0.0
     decode_call_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for seconds that cannot be."""
+        check_seconds(self.encode_s, self.decode_s, self.encode_call_s, self.decode_call_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

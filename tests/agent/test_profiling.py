@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -90,6 +91,43 @@ def test_a_slower_device_takes_longer_by_its_factor() -> None:
     assert slowed_s > 5 * plain_s
 
 
+def test_what_a_device_was_given_before_belongs_to_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU works on while its caller goes on."""
+    order: list[str] = []
+    monkeypatch.setattr(profiling, "_finish", lambda _device: order.append("wait"))
+    clock(torch.device("cuda"), 1.0)(lambda: order.append("call"))
+    assert order == ["wait", "call", "wait"]
+
+
+@pytest.mark.parametrize("fault", [profiling._Stopped, StageError, RuntimeError])
+def test_an_error_holds_no_weights(fault: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever keeps it would keep them."""
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def fail(*_: object) -> None:
+        weights = torch.zeros(1)
+        held.append(weakref.ref(weights))
+        raise fault("nobody waits")
+
+    monkeypatch.setattr(profiling, "measure_items", fail)
+    with ComputeThread("unused") as unused, pytest.raises(Exception) as caught:  # noqa: PT011
+        profiling._measure(check(request()), cpu(Path(), unused, unused), lambda *_: None)
+    assert caught.value is not None
+    assert held[0]() is None
+
+
+def cpu(home: Path, compute: ComputeThread, coding: ComputeThread) -> WorkerDevice:
+    return WorkerDevice(
+        torch_device=torch.device("cpu"),
+        slowdown=1.0,
+        baseline_bytes=0,
+        store=WeightStore(home),
+        compute=compute,
+        coding=coding,
+        credentials=None,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
     stub: stage_pb2_grpc.StageStub
@@ -108,16 +146,7 @@ class Worker:
 async def running(home: Path) -> AsyncIterator[Worker]:
     fence = Fence(current=FENCE)
     with ComputeThread("compute") as compute, ComputeThread("coding") as coding:
-        device = WorkerDevice(
-            torch_device=torch.device("cpu"),
-            slowdown=1.0,
-            baseline_bytes=0,
-            store=WeightStore(home),
-            compute=compute,
-            coding=coding,
-            credentials=None,
-        )
-        server, servicer = create_server(), StageServicer(device, fence)
+        server, servicer = create_server(), StageServicer(cpu(home, compute, coding), fence)
         servicer.add_to(server)
         address = Address(host="127.0.0.1", port=bind(server, "127.0.0.1", 0, None))
         await server.start()

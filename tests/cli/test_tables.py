@@ -17,7 +17,7 @@ from edgepipe.core.pipeline import Plan
 from edgepipe.core.plan import plan
 from edgepipe.core.posing import Asked
 from edgepipe.core.profile import Address, LeaseView, NodeId, NodeProfile, NodeState
-from edgepipe.core.work import Objective, Strategy, Work
+from edgepipe.core.work import Batch, Objective, Strategy, TrainMode, Work
 
 DESK = (
     machine("desk", "cuda:0", limit=6 * GIB).device,
@@ -52,16 +52,20 @@ ROWS = (
 )  # fmt: skip
 
 
-def make_plan(limit: int = 2 * GIB, num_slots: int = 4) -> Plan:
-    devices = (machine("attic", limit=limit), machine("cellar"), machine("desk", "cuda:0"))
-    model = llama()
+def make_work(num_slots: int = 1) -> Work:
     workload = Workload(
         dtype=DType.FLOAT32, num_slots=num_slots, max_positions=4096, prefill_chunk=128
     )
+    return Work(objective=Objective.LATENCY, workload=workload)
+
+
+def make_plan(limit: int = 2 * GIB, num_slots: int = 4) -> Plan:
+    devices = (machine("attic", limit=limit), machine("cellar"), machine("desk", "cuda:0"))
+    model = llama()
     asked = Asked.of(
         model,
         surveyed(model, (*devices, machine("pi", limit=GIB))),
-        Work(objective=Objective.LATENCY, workload=workload),
+        make_work(num_slots),
         nodes=("attic", "cellar", "desk"),
     )
     return plan(asked, strategy=Strategy.EQUAL)
@@ -96,6 +100,20 @@ def test_nothing_is_cut_off_at_80_columns(renderable: RenderableType, width: int
     assert "…" not in text
     for word in ("attic", "desk", "cuda:0"):
         assert word in text
+
+
+def test_a_training_plan_tells_its_batch_and_shows_what_is_in_flight() -> None:
+    model = llama()
+    work = replace(make_work(), objective=Objective.TRAIN, batch=Batch(mode=TrainMode.FULL))
+    asked = Asked.of(model, surveyed(model, (machine("attic", limit=64 * GIB),)), work)
+    found = plan(asked, strategy=Strategy.EXACT, rivals=())
+    text = render(plan_table(found), width=140)
+    assert f"full, 8 sequences of 512 tokens in {found.microbatches} microbatches: it fits" in text
+    (stage,) = found.stages
+    full = replace(found, stages=(replace(stage, memory_limit_bytes=stage.memory_bytes),))
+    row = next(line for line in render(plan_table(full), width=140).splitlines() if "attic" in line)
+    assert stage.inflight_bytes > stage.memory_bytes / 10
+    assert "·" not in row
 
 
 def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,12 @@ from on_paper import surveyed
 
 from edgepipe.coordinator.deployment import Deployment
 from edgepipe.coordinator.emulated import HIDDEN_SIZE, emulate, emulated_deployment
-from edgepipe.coordinator.launch import deployment, prepare, weight_parts
+from edgepipe.coordinator.launch import deployment, weight_parts
 from edgepipe.coordinator.leases import LeaseClient
 from edgepipe.coordinator.nodes import Roster, Search, find_nodes
 from edgepipe.coordinator.pipeline import open_pipeline
 from edgepipe.coordinator.planning import How, candidates, make_plan
+from edgepipe.coordinator.prepared import prepare
 from edgepipe.coordinator.progress import Silent
 from edgepipe.coordinator.stage_client import StageClient
 from edgepipe.core.api import API

@@ -57,6 +57,10 @@ WRONG_USE = {
     "no such folder": (("run", "./nowhere", "--prompt", "x"), 1, r"no model folder ./nowhere"),
     "no config": (("run", "EMPTY", "--prompt", "x"), 1, "holds no config.json"),
     "a split that does not rise": ((*RUN, "--split", "2,1"), 2, "must rise: 1 stands after 2"),
+    "a strategy without its split": ((*RUN, "--strategy", "manual"), 2, "manual needs --split"),
+    "a split of another strategy": (
+        (*RUN, "--split", 2, "--strategy", "equal"), 2, "leave out --split or --strategy equal",
+    ),
     "a split below": ((*RUN, "--split", "0,2"), 2, "layer 0: .* 4 layers .* between 1 and 3"),
     "a split above": ((*RUN, "--split", "4"), 2, "layer 4: .* 4 layers .* between 1 and 3"),
     "a split of words": ((*RUN, "--split", "a,b"), 2, "--split wants numbers .*, not 'a,b'"),

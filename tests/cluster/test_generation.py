@@ -91,6 +91,7 @@ def test_a_stop_string_ends_the_text_before_it(here: Here, cluster: Cluster) -> 
     assert stopped["finish_reason"] == "stop"
 
 
+@pytest.mark.slow
 def test_the_answer_streams_to_standard_output_and_the_rest_to_standard_error(
     here: Here, cluster: Cluster
 ) -> None:

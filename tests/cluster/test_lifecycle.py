@@ -146,7 +146,7 @@ def test_a_killed_run_takes_its_private_agents_along(edgepipe: Edgepipe, tiny: P
         expect_gone(children)
 
 
-@pytest.mark.parametrize("started", [1, 5])
+@pytest.mark.parametrize("started", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_while_its_agents_start(edgepipe: Edgepipe, started: int) -> None:
     run = edgepipe.popen("bench", "decode", "--engine", "emulated", "--local", 3)
     wait_until(lambda: len(processes_of(run)) >= started)
@@ -219,6 +219,7 @@ def emulated_job(roster: Roster) -> Any:
     )
 
 
+@pytest.mark.slow
 def test_a_killed_run_frees_its_devices_when_the_leases_expire(
     here: Here, duo: Cluster, tiny: Path
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from equivalence.tiny_models import CONFIGS, NUM_LAYERS, config_dict
 from in_process_agents import CPU, Agent, found, running_agents
 
+from edgepipe.agent import stage_servicer
 from edgepipe.coordinator import borrowing
 from edgepipe.coordinator.surveying import Surveyed, nics_of, survey
 from edgepipe.coordinator.worker_calls import WorkerCalls
@@ -21,6 +22,7 @@ from edgepipe.core.profile import Address, NodeId, NodeProfile
 from edgepipe.core.speed import Link
 from edgepipe.engine.torch.probe import model_shape
 from edgepipe.errors import StageLost, Unreachable
+from edgepipe.wire.v1 import agent_pb2, stage_pb2
 
 CONFIG = config_dict(CONFIGS["llama, tied"])
 SHAPE = model_shape("tiny", CONFIG)
@@ -130,6 +132,16 @@ async def test_a_longer_context_is_no_reason_to_measure_again(
     assert (await surveyed(agents[:1], tmp_path, watched, workload=longer)).num_measured == 0
 
 
+async def test_a_model_of_millions_of_positions_is_measured_at_a_few(
+    agents: list[Agent], tmp_path: Path, watched: Watched
+) -> None:
+    async with asyncio.timeout(DEADLINE_S), found(agents[:1]) as roster:
+        long = replace(SHAPE, max_positions=10 << 20)
+        options: dict[str, Any] = {"workload": WORKLOAD, "home": tmp_path, "now_s": 1.0}
+        surveyed = await survey(roster, CONFIG, long, progress=watched, **options)
+    assert (surveyed.num_measured, surveyed.left_out) == (1, ())
+
+
 async def test_other_libraries_are_a_reason(
     agents: list[Agent], tmp_path: Path, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +176,23 @@ async def test_figures_that_cannot_be_are_none(
     assert (await surveyed(agents[:1], tmp_path, watched)).num_measured == 1
 
 
+async def test_a_home_that_cannot_be_written_is_named(
+    agents: list[Agent], tmp_path: Path, watched: Watched
+) -> None:
+    (tmp_path / "profiles").write_text("in the way")
+    found = await surveyed(agents[:1], tmp_path, watched)
+    assert "cannot be kept in" in found.left_out[0].reason
+
+
+async def test_figures_of_another_number_of_layers_are_none(
+    agents: list[Agent], tmp_path: Path, watched: Watched
+) -> None:
+    await surveyed(agents[:1], tmp_path, watched)
+    (path,) = (tmp_path / "profiles").iterdir()
+    path.write_text(path.read_text().replace('"kinds": [\n', '"kinds": [\n 0,\n'))
+    assert (await surveyed(agents[:1], tmp_path, watched)).num_measured == 1
+
+
 async def test_what_is_forgotten_is_measured_again(
     agents: list[Agent], tmp_path: Path, watched: Watched
 ) -> None:
@@ -184,6 +213,11 @@ async def test_a_leased_device_is_left_alone(
     found = await surveyed(agents, tmp_path, watched)
     assert [device.node for device in found.survey.devices] == ["node-1"]
     assert watched.profiled == ["node-1 (cpu)"]
+    (left_out,) = found.left_out
+    assert (left_out.node, left_out.reason) == (
+        "node-0",
+        "it is leased to job a job of ada@desk",
+    )
 
 
 async def test_only_the_nodes_that_matter_are_measured(
@@ -234,6 +268,20 @@ async def test_a_worker_that_dies_is_left_out_and_the_others_are_not(
         ("node-0", "node-0 (cpu): its process died")
     ]
     assert agents[0].book.view(CPU) is None
+
+
+async def test_a_link_of_which_nonsense_is_told_is_named(
+    agents: list[Agent], tmp_path: Path, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nonsense(*_: Any) -> stage_pb2.LinkMeasured:
+        return stage_pb2.LinkMeasured(
+            address=agent_pb2.Address(host="127.0.0.1", port=1), bytes_per_s=float("nan")
+        )
+
+    monkeypatch.setattr(stage_servicer, "measure_link", nonsense)
+    found = await surveyed(agents, tmp_path, watched)
+    assert found.survey.links == ()
+    assert "nan bytes/s were measured" in found.unlinked[0].reason
 
 
 async def test_a_pair_without_a_link_is_named(

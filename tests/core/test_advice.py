@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from on_paper import GIB, llama, machine, surveyed
 
-from edgepipe.core.advice import advise
+from edgepipe.core.advice import advise, faster
 from edgepipe.core.fit import Workload
 from edgepipe.core.frame import DType
 from edgepipe.core.plan import plan
@@ -42,6 +43,32 @@ def test_a_machine_on_a_slow_medium_is_moved_to_a_cable() -> None:
     on_air = replace(survey, links=slow, nics={"sofa": air})
     sentences = told(on_air, objective=Objective.PREFILL, prompt_tokens=1024)
     assert any(sentence.startswith("move sofa to wired: ") for sentence in sentences)
+    assert not any(sentence.startswith("move desk") for sentence in sentences)
+
+
+def test_a_machine_whose_other_links_are_fast_is_on_a_cable_already() -> None:
+    devices = [machine(name, limit=GIB // 2) for name in ("desk", "shed", "tower")]
+    survey = surveyed(MODEL, devices, [1.0, 1.0, 1.0])
+    behind = tuple(
+        replace(link, bytes_per_s=1e6) if "shed" in {link.sender, link.receiver} else link
+        for link in survey.links
+    )
+    sentences = told(replace(survey, links=behind), objective=Objective.PREFILL)
+    assert not any(word in sentence for sentence in sentences for word in ("desk", "tower"))
+
+
+def test_a_plan_that_takes_no_time_has_nothing_to_gain() -> None:
+    survey = surveyed(MODEL, [machine("desk"), machine("sofa")], [0.0, 0.0])
+    slow = tuple(replace(link, bytes_per_s=1e6) for link in survey.links)
+    assert told(replace(survey, links=slow)) == []
+
+
+@pytest.mark.parametrize(
+    ("gain", "text"),
+    [(0.034, "+3%"), (0.23, "+23%"), (8.9, "+890%"), (29, "30×"), (1e7, "over 1000×")],
+)
+def test_a_gain_is_told_so_that_it_can_be_read(gain: float, text: str) -> None:
+    assert faster(gain) == text
 
 
 def test_lora_where_full_fine_tuning_does_not_fit() -> None:

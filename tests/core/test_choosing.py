@@ -73,6 +73,21 @@ def test_a_search_cut_short_states_a_gap_that_holds(seed: int, objective: Object
     assert best * (1 - found.gap) <= expected[0] * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("asks", [0, 1, 3, 10, 30])
+@pytest.mark.parametrize("objective", Objective)
+def test_a_search_without_time_states_a_gap_that_holds(objective: Objective, asks: int) -> None:
+    asked = drawn(0, objective, most=4, tight=False)
+    cases = cases_of(asked)
+    left = iter(range(asks))
+    found = find(asked, cases, going=lambda: next(left, None) is not None)
+    expected = ranks(asked, cases)
+    assert 0 <= found.gap < 1
+    case, placement = found.candidates[0]
+    best = case.setting.weight(asked.work) * rank_of(case.problem, cost(case.problem, placement))
+    assert best * (1 - found.gap) <= expected[0] * (1 + 1e-9)
+    assert asks or found.gap > 0
+
+
 def test_progress_tells_settings_done_of_all() -> None:
     asked = drawn(1, Objective.TRAIN, tight=False)
     cases = cases_of(asked)

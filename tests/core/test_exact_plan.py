@@ -221,3 +221,30 @@ def test_recomputation_is_taken_where_only_it_fits() -> None:
     made = plan(tight, strategy=Strategy.EXACT)
     assert made.feasible
     assert made.recompute
+
+
+@pytest.mark.parametrize("objective", Objective)
+def test_devices_that_take_no_time_make_a_plan_without_infinities(objective: Objective) -> None:
+    model = llama(num_layers=4, hidden=64, width=128, vocab=256)
+    workload = Workload(dtype=DType.FLOAT32, num_slots=4, max_positions=64, prefill_chunk=16)
+    work = Work(
+        objective=objective,
+        workload=workload,
+        batch=Batch(sequences=4, sequence_length=16) if objective is Objective.TRAIN else None,
+    )
+    survey = surveyed(model, [machine("a"), machine("b")], [0.0, 0.0])
+    made = plan(Asked.of(model, survey, work), strategy=Strategy.EXACT)
+    assert Plan.loads(json.dumps(made.to_json(), allow_nan=False)) == made
+
+
+def test_sixty_four_devices_can_be_planned_for_and_more_are_refused() -> None:
+    model = llama(num_layers=3, hidden=64, width=128, vocab=256)
+    workload = Workload(dtype=DType.FLOAT32, num_slots=1, max_positions=64, prefill_chunk=16)
+    work = Work(objective=Objective.LATENCY, workload=workload)
+    machines = [machine(f"n{index}") for index in range(65)]
+    slowness = [65.0 - index for index in range(65)]
+    survey = surveyed(model, machines[1:], slowness[1:])
+    made = plan(Asked.of(model, survey, work), strategy=Strategy.EXACT, judging=False)
+    assert [stage.node for stage in made.stages] == ["n64"]
+    with pytest.raises(PlanError, match="name some with --nodes"):
+        plan(Asked.of(model, surveyed(model, machines, slowness), work), strategy=Strategy.EXACT)

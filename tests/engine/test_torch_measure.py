@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,9 +15,11 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from edgepipe.core.frame import DType
 from edgepipe.core.measured import Measurement
+from edgepipe.engine.torch import bench, measure_training
 from edgepipe.engine.torch.bench import Call, Target
 from edgepipe.engine.torch.measure import _inference, measure_items
 from edgepipe.engine.torch.median import MAX_REPEATS, medians_s
+from edgepipe.engine.torch.sample import random_stage
 from edgepipe.errors import StageError
 
 ASKED = Measurement(
@@ -114,6 +118,52 @@ def test_training_is_measured_where_it_is_asked_for() -> None:
         assert item.forward.seconds == item.backward.seconds == (1.0, 1.0)
         assert item.update_s == 1.0
     assert items.embedding.backward.seconds == (1.0, 1.0)
+
+
+def test_the_weights_of_a_sample_are_gone_before_the_next_ones_come(
+    clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: list[weakref.ref[Any]] = []
+
+    def watched(*args: Any) -> Any:
+        assert not any(model() for model in models)
+        model, anatomy = random_stage(*args)
+        models.append(weakref.ref(model))
+        return model, anatomy
+
+    monkeypatch.setattr(bench, "random_stage", watched)
+    monkeypatch.setattr(measure_training, "random_stage", watched)
+    gc.disable()
+    try:
+        measure_items(target(clock, sequence_length=8), lambda _done, _total: None)
+        assert len(models) == 7, "none, and one kind of layers, embedding and head twice each"
+        assert not any(model() for model in models)
+    finally:
+        gc.enable()
+
+
+def test_a_training_that_nobody_waits_for_ends(clock: Any) -> None:
+    seen: list[int] = []
+
+    def stop_while_training(done: int, _total: int) -> None:
+        if seen and seen[-1] == done:
+            raise Stopped
+        seen.append(done)
+
+    with pytest.raises(Stopped):
+        measure_items(target(clock, sequence_length=8), stop_while_training)
+
+
+def test_a_head_without_room_to_be_trained_is_trained_as_so_many_layers(clock: Any) -> None:
+    wide = {**CONFIGS["llama, untied, grouped queries"], "vocab_size": 1 << 15}
+    head_bytes = 4 * ((1 << 15) * 48 + 48)
+    asked = target(clock, sequence_length=8, memory_bytes=2 * head_bytes)
+    items, _ = measure_items(replace(asked, config=config_dict(wide)), lambda *_: None)
+    (layer,) = items.layers
+    ratio = items.head.forward.at(8) / layer.forward.at(8)
+    assert ratio > 10
+    assert items.head.backward.at(8) == pytest.approx(ratio * layer.backward.at(8))
+    assert set(items.head.decode.seconds) == {HEAD_S}, "but measured where it has room"
 
 
 def test_positions_that_are_seen_are_told_apart_from_the_rows() -> None:

@@ -27,8 +27,28 @@ WEIGHT_BYTES = 90_000_000
 RUN = (
     *("run", "smollm2-135m", "--prompt", "Why is the sky blue?"),
     *("--max-tokens", "16", "--temperature", "0"),
-    *("--strategy", "equal", "--codec", "bf16"),
 )
+
+PAPER = """
+[defaults]
+bytes_per_s = 118e6
+latency_s = 0.3e-3
+""" + "".join(
+    f"""
+[[device]]
+node = "{name}"
+device = "cpu"
+memory = "4GiB"
+embedding_decode_s = 0
+embedding_prefill_s = 0
+layer_decode_s = 1e-3
+layer_prefill_s = 10e-3
+head_decode_s = 1e-3
+head_prefill_s = 1e-3
+"""
+    for name in NAMES
+)
+"""The machines on paper: a plan that was made from it is pinned, so that nothing is measured."""
 
 
 def command(*words: str) -> list[str]:
@@ -57,6 +77,11 @@ class Site:
     machines: tuple[Machine, ...]
     laptop: Host
     home: Path
+    plan: Path
+
+    def generate(self, *words: str) -> Any:
+        """One answer by the pinned plan: its JSON."""
+        return self.run(*RUN, "--plan", str(self.plan), *words)
 
     def run(self, *words: str) -> Any:
         """A command that ends well: its JSON."""
@@ -89,7 +114,12 @@ def site(
     )
     for agent in [_start_agent(machine) for machine in machines]:
         assert json.loads(next_line(agent, deadline_s=120))["port"] == 27700
-    return Site(lan=network, machines=machines, laptop=laptop, home=session_home)
+    paper, plan = (tmp_path_factory.mktemp("paper") / name for name in ("lan.toml", "plan.json"))
+    paper.write_text(PAPER)
+    site = Site(lan=network, machines=machines, laptop=laptop, home=session_home, plan=plan)
+    words = ("--strategy", "equal", "--codec", "bf16", "--context", "256", "--dtype", "float32")
+    site.run("plan", "smollm2-135m", "--cluster-file", str(paper), "--save", str(plan), *words)
+    return site
 
 
 def _start_agent(machine: Machine) -> Any:
@@ -102,10 +132,9 @@ def _start_agent(machine: Machine) -> Any:
 @pytest.fixture(scope="module")
 def first(site: Site) -> dict[str, Any]:
     """The first answer: nobody was named, and no machine had any weights."""
-    site.run("plan", "smollm2-135m", "--strategy", "equal")  # measures the links, and then no more
     assert not any((machine.home / "weights").exists() for machine in site.machines)
     before = [machine.host.received_bytes() for machine in site.machines]
-    answer = dict(site.run(*RUN))
+    answer = dict(site.generate())
     answer["received"] = [
         machine.host.received_bytes() - start
         for machine, start in zip(site.machines, before, strict=True)
@@ -150,7 +179,7 @@ def test_a_second_run_transfers_nothing_and_says_the_same(
 ) -> None:
     kept = [machine.blobs() for machine in site.machines]
     before = [machine.host.received_bytes() for machine in site.machines]
-    again = site.run(*RUN)
+    again = site.generate()
     after = [machine.host.received_bytes() for machine in site.machines]
     assert [machine.blobs() for machine in site.machines] == kept
     assert max(end - start for start, end in zip(before, after, strict=True)) < 3_000_000
@@ -170,9 +199,9 @@ def test_nodes_shows_every_address(site: Site) -> None:
 def test_peers_do_where_multicast_is_blocked(site: Site, first: dict[str, Any]) -> None:
     site.lan.block_multicast()
     try:
-        alone = site.try_to(*RUN)
+        alone = site.try_to(*RUN, "--plan", str(site.plan))
         peers = [word for machine in site.machines for word in ("--peer", machine.host.address)]
-        answer = site.run(*RUN, *peers)
+        answer = site.generate(*peers)
     finally:
         site.lan.block_multicast(blocked=False)
     assert alone.returncode == 1

@@ -11,7 +11,7 @@ from edgepipe.core.measured import Items, Measured, Measurement
 from edgepipe.core.speed import CodecSpeed, Curve, ItemSpeed
 from edgepipe.errors import WireError
 from edgepipe.transport import convert
-from edgepipe.transport.convert.speeds import MAX_LAYERS, MAX_POINTS
+from edgepipe.transport.convert.speeds import MAX_LAYERS, MAX_POINTS, rate
 from edgepipe.wire.v1 import stage_pb2
 
 LAYER = ItemSpeed(
@@ -103,3 +103,9 @@ def test_what_cannot_be_is_refused(spoil: Callable[[stage_pb2.Profiled], None]) 
     spoil(wire)
     with pytest.raises(WireError):
         convert.measured_from_wire(wire)
+
+
+@pytest.mark.parametrize("bytes_per_s", [0.0, -1.0, 1e30, float("inf"), float("nan")])
+def test_what_no_link_carries_is_refused(bytes_per_s: float) -> None:
+    with pytest.raises(WireError, match="bytes/s were measured"):
+        rate(bytes_per_s)

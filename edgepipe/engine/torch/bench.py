@@ -77,6 +77,9 @@ class Bench:
     def times(self, calls: Sequence[Call], on_call: Callable[[], None]) -> Times:
         """Seconds of each call; `on_call` as in `medians_s`."""
         timed = [self._timed(call) for call in calls]
+        if self._target.device.type != "cpu":
+            for each in timed:  # loads or compiles its kernels, which may take seconds
+                each()
         return dict(zip(calls, medians_s(timed, on_call), strict=True))
 
     def _timed(self, call: Call) -> Callable[[], float]:

@@ -11,6 +11,7 @@ it once a frame, however many layers it has.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from edgepipe.core.speed import Curve, ItemSpeed
 from edgepipe.engine.torch.anatomy import Anatomy, Cut, examine
 from edgepipe.engine.torch.architecture import build_on_meta, read_config
 from edgepipe.engine.torch.bench import Bench, Call, Target, Times
-from edgepipe.engine.torch.measure_training import TrainBench
+from edgepipe.engine.torch.measure_training import TrainBench, TrainPoints
 from edgepipe.engine.torch.median import MAX_REPEATS
 from edgepipe.engine.torch.sample import Sample, layer_kinds, sample_of
 from edgepipe.engine.torch.weights import stage_weights
@@ -29,6 +30,8 @@ from edgepipe.errors import StageError
 ENOUGH_BYTES = 256 << 20
 """Weights of a sample: more than any cache holds."""
 TRAINED_LAYERS = 4
+TRAINED_COPIES = 4
+"""Weights, their gradients, and the optimizer's two moments."""
 _TRAINING_POINTS = 100
 """How many calls training counts as, in progress: it takes longer."""
 
@@ -71,15 +74,24 @@ def measure_items(target: Target, advance: Advance) -> tuple[Items, float]:
     calls = (*decode_calls(asked), *prefill_calls(asked), *far_calls(asked))
     few = (*decode_calls(asked), *prefill_calls(asked)[-1:])
     counter = _Counter(asked, (calls, *(calls for _ in samples), few, few), advance)
-    empty = Bench(target, sample_of(())).times(calls, counter.timed)
-    layers = [_item(target, sample, calls, empty, counter) for sample in samples]
+    empty = _times(target, sample_of(()), calls, counter)
+    layers = [
+        _with_training(target, sample, _item(target, sample, calls, empty, counter), counter)
+        for sample in samples
+    ]
     layer_bytes = _weight_bytes(model, anatomy, sample_of((0,)))
-    embedding, head = (
-        _item(target, cut, few, empty, counter)
-        if (end_bytes := _weight_bytes(model, anatomy, cut)) <= asked.memory_bytes
-        else _of_the_size(layers[kinds[0]], end_bytes / layer_bytes)
-        for cut in ends
-    )
+
+    def end_item(cut: Cut) -> ItemSpeed:
+        end_bytes = _weight_bytes(model, anatomy, cut)
+        guessed = _of_the_size(layers[kinds[0]], end_bytes / layer_bytes)
+        if end_bytes > asked.memory_bytes:
+            return guessed
+        speed = _item(target, cut, few, empty, counter)
+        if TRAINED_COPIES * end_bytes > asked.memory_bytes:
+            return _trained_as(speed, guessed)
+        return _with_training(target, cut, speed, counter)
+
+    embedding, head = map(end_item, ends)
     items = Items(kinds=kinds, layers=tuple(layers), embedding=embedding, head=head)
     return items, empty[decode_calls(asked)[0]]
 
@@ -88,13 +100,18 @@ def _item(
     target: Target, cut: Cut, calls: Sequence[Call], empty: Times, counter: _Counter
 ) -> ItemSpeed:
     """An item by itself: a sample's seconds less those of a call with nothing in it."""
-    times = Bench(target, cut).times(calls, counter.timed)
+    times = _times(target, cut, calls, counter)
     count = max(1, len(cut.layers))
     own = {call: max(0.0, times[call] - empty[call]) / count for call in calls}
-    speed = _inference(target.asked, own)
-    if not target.asked.train_rows:
-        return speed
-    return _with_training(target, cut, speed, counter)
+    return _inference(target.asked, own)
+
+
+def _times(target: Target, cut: Cut, calls: Sequence[Call], counter: _Counter) -> Times:
+    """Of a bench that is gone afterwards: only the collector frees a model's weights."""
+    try:
+        return Bench(target, cut).times(calls, counter.timed)
+    finally:
+        gc.collect()
 
 
 def _of_the_size(layer: ItemSpeed, ratio: float) -> ItemSpeed:
@@ -106,6 +123,10 @@ def _of_the_size(layer: ItemSpeed, ratio: float) -> ItemSpeed:
         backward=layer.backward.times(ratio),
         update_s=layer.update_s * ratio,
     )
+
+
+def _trained_as(speed: ItemSpeed, other: ItemSpeed) -> ItemSpeed:
+    return replace(speed, forward=other.forward, backward=other.backward, update_s=other.update_s)
 
 
 def _inference(asked: Measurement, seconds: Times) -> ItemSpeed:
@@ -139,13 +160,15 @@ def _attention_s(asked: Measurement, seconds: Times) -> tuple[float, float]:
 
 
 def _with_training(target: Target, cut: Cut, speed: ItemSpeed, counter: _Counter) -> ItemSpeed:
-    """Fewer layers will do, and gradients and the optimizer's state take three times as much."""
+    """Where it is asked for. Fewer layers will do, and each takes several times as much memory."""
+    if not target.asked.train_rows:
+        return speed
     chosen = cut
     if isinstance(cut, Sample):
-        chosen = sample_of(cut.chosen[: min(TRAINED_LAYERS, -(-len(cut.chosen) // 4))])
+        few = -(-len(cut.chosen) // TRAINED_COPIES)
+        chosen = sample_of(cut.chosen[: min(TRAINED_LAYERS, few)])
     asked, count = target.asked, max(1, len(chosen.layers))
-    bench = TrainBench(target.config, asked.dtype, chosen, target.device, target.clock)
-    points = bench.points(asked.sequence_length, SEQUENCES)
+    points = _train_points(target, chosen, counter)
     counter.trained()
     return replace(
         speed,
@@ -153,6 +176,14 @@ def _with_training(target: Target, cut: Cut, speed: ItemSpeed, counter: _Counter
         backward=Curve(rows=asked.train_rows, seconds=tuple(s / count for s in points.backward)),
         update_s=points.update_s / count,
     )
+
+
+def _train_points(target: Target, cut: Cut, counter: _Counter) -> TrainPoints:
+    """Of a bench that is gone afterwards, as in `_times`."""
+    try:
+        return TrainBench(target, cut).points(SEQUENCES, counter.look)
+    finally:
+        gc.collect()
 
 
 def _sample(target: Target, model: Any, anatomy: Anatomy, kinds: Sequence[int], kind: int) -> Cut:
@@ -193,6 +224,10 @@ class _Counter:
     def timed(self) -> None:
         """A call of a sample is done."""
         self._count(1)
+
+    def look(self) -> None:
+        """A call of a training is done: whether anybody still waits."""
+        self._count(0)
 
     def trained(self) -> None:
         """A sample's training is measured."""

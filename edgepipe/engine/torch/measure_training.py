@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from edgepipe.core.frame import DType
 from edgepipe.engine.torch.anatomy import Cut
-from edgepipe.engine.torch.architecture import read_config, torch_dtype
+from edgepipe.engine.torch.architecture import torch_dtype
+from edgepipe.engine.torch.bench import Target
 from edgepipe.engine.torch.median import median_s
 from edgepipe.engine.torch.sample import random_stage
 from edgepipe.engine.torch.stage_model import StageModel
@@ -28,48 +27,51 @@ class TrainPoints:
 class TrainBench:
     """A stage with random weights, all of them trainable."""
 
-    def __init__(
-        self,
-        config: Mapping[str, Any],
-        dtype: DType,
-        cut: Cut,
-        device: torch.device,
-        clock: Callable[[Callable[[], object]], float],
-    ) -> None:
-        model, anatomy = random_stage(config, dtype, cut, device)
+    def __init__(self, target: Target, cut: Cut) -> None:
+        asked = target.asked
+        model, anatomy = random_stage(target.config, asked.dtype, cut, target.device)
         self._stage = StageModel(model, anatomy, cut)
         self._parameters = [p for p in model.parameters() if p.is_floating_point()]
         for parameter in self._parameters:
             parameter.requires_grad_()
-        text = read_config(config).get_text_config()
-        self._sizes: tuple[int, int] = (text.hidden_size, text.vocab_size)
-        self._dtype = torch_dtype(dtype)
-        self._device = device
+        self._sizes = (target.hidden_size, target.vocab_size)
+        self._length = asked.sequence_length
+        self._dtype = torch_dtype(asked.dtype)
+        self._device = target.device
         self._cut = cut
-        self._clock = clock
+        self._clock = target.clock
+        self._on_call: Callable[[], None] = lambda: None
 
-    def points(self, sequence_length: int, sequences: Sequence[int]) -> TrainPoints:
-        """Measure microbatches of so many sequences of that length."""
-        found = [self._microbatch(count, sequence_length) for count in sequences]
+    def points(self, sequences: Sequence[int], on_call: Callable[[], None]) -> TrainPoints:
+        """Measure microbatches of so many sequences; `on_call` as in `medians_s`."""
+        self._on_call = on_call
+        found = [self._microbatch(count) for count in sequences]
         return TrainPoints(
             forward=tuple(forward_s for forward_s, _ in found),
             backward=tuple(backward_s for _, backward_s in found),
             update_s=self._update_s(),
         )
 
-    def _microbatch(self, sequences: int, length: int) -> tuple[float, float]:
+    def _microbatch(self, sequences: int) -> tuple[float, float]:
+        length = self._length
         inputs = self._inputs(sequences, length)
         positions = torch.arange(length, device=self._device).expand(sequences, length)
         losses: list[torch.Tensor] = []
 
         def forward() -> None:
-            losses[:] = [self._loss(self._stage.differentiable(inputs, positions))]
+            losses.append(self._loss(self._stage.differentiable(inputs, positions)))
+
+        def forward_s() -> float:
+            losses.clear()  # or the activations of two microbatches are held
+            return self._clock(forward)
 
         def backward_s() -> float:
-            forward()
+            forward_s()
             return self._clock(losses.pop().backward)
 
-        return median_s(lambda: self._clock(forward)), median_s(backward_s)
+        if self._device.type != "cpu":
+            backward_s()  # loads or compiles its kernels, as in `Bench.times`
+        return median_s(forward_s, self._on_call), median_s(backward_s, self._on_call)
 
     def _inputs(self, sequences: int, length: int) -> torch.Tensor:
         hidden_size, vocab_size = self._sizes
@@ -92,4 +94,4 @@ class TrainBench:
         if not trained:
             return 0.0
         optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
-        return median_s(lambda: self._clock(optimizer.step))
+        return median_s(lambda: self._clock(optimizer.step), self._on_call)

@@ -41,6 +41,6 @@ def _warm(found: Sequence[float]) -> Sequence[float]:
     return found[1:] or found
 
 
-def median_s(call: Callable[[], float]) -> float:
+def median_s(call: Callable[[], float], on_call: Callable[[], None] = lambda: None) -> float:
     """The median seconds of one call."""
-    return medians_s([call])[0]
+    return medians_s([call], on_call)[0]

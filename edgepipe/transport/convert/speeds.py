@@ -21,6 +21,7 @@ MAX_POINTS = 64
 MAX_LAYERS = 1 << 12
 MAX_CODECS = 16
 MAX_SECONDS = 1e6
+MAX_BYTES_PER_S = 1e15
 
 
 def measurement_to_wire(asked: Measurement) -> stage_pb2.ProfileRequest:
@@ -73,7 +74,7 @@ def measured_from_wire(wire: stage_pb2.Profiled) -> Measured:
                 head=_item_from_wire(wire.head),
             ),
             codecs=_codecs_from_wire(few(wire.codecs, MAX_CODECS, "codecs")),
-            overhead_s=_seconds(wire.overhead_s),
+            overhead_s=seconds(wire.overhead_s),
         )
     except ValueError as error:
         raise WireError(f"a measurement arrived that cannot be: {error}") from None
@@ -97,9 +98,9 @@ def _item_from_wire(wire: stage_pb2.ItemSpeed) -> ItemSpeed:
         prefill=_curve_from_wire(wire.prefill),
         forward=_curve_from_wire(wire.forward),
         backward=_curve_from_wire(wire.backward),
-        attention_s=_seconds(wire.attention_s),
-        prefill_attention_s=_seconds(wire.prefill_attention_s),
-        update_s=_seconds(wire.update_s),
+        attention_s=seconds(wire.attention_s),
+        prefill_attention_s=seconds(wire.prefill_attention_s),
+        update_s=seconds(wire.update_s),
     )
 
 
@@ -109,8 +110,8 @@ def _curve_to_wire(curve: Curve) -> stage_pb2.Curve:
 
 def _curve_from_wire(wire: stage_pb2.Curve) -> Curve:
     rows = few(wire.rows, MAX_POINTS, "points of a curve")
-    seconds = few(wire.seconds, MAX_POINTS, "points of a curve")
-    return Curve(rows=tuple(rows), seconds=tuple(_seconds(each) for each in seconds))
+    points = few(wire.seconds, MAX_POINTS, "points of a curve")
+    return Curve(rows=tuple(rows), seconds=tuple(seconds(each) for each in points))
 
 
 def _codec_to_wire(name: str, speed: CodecSpeed) -> stage_pb2.CodecSpeed:
@@ -126,16 +127,24 @@ def _codec_to_wire(name: str, speed: CodecSpeed) -> stage_pb2.CodecSpeed:
 def _codecs_from_wire(wires: Sequence[stage_pb2.CodecSpeed]) -> dict[str, CodecSpeed]:
     return {
         codec_from_wire(wire.codec).value: CodecSpeed(
-            encode_s=_seconds(wire.encode_s),
-            decode_s=_seconds(wire.decode_s),
-            encode_call_s=_seconds(wire.encode_call_s),
-            decode_call_s=_seconds(wire.decode_call_s),
+            encode_s=seconds(wire.encode_s),
+            decode_s=seconds(wire.decode_s),
+            encode_call_s=seconds(wire.encode_call_s),
+            decode_call_s=seconds(wire.decode_call_s),
         )
         for wire in wires
     }
 
 
-def _seconds(value: float) -> float:
+def rate(value: float, *, least: float = 1.0) -> float:
+    """Bytes per second of a link. Raises WireError for what no link carries."""
+    if not least <= value <= MAX_BYTES_PER_S:
+        raise WireError(f"{value} bytes/s were measured, {least:g} to {MAX_BYTES_PER_S:g} can be")
+    return value
+
+
+def seconds(value: float) -> float:
+    """Seconds of a measurement. Raises WireError for what cannot be."""
     if not 0 <= value <= MAX_SECONDS:
         raise WireError(f"{value} s were measured, 0 to {MAX_SECONDS:g} can be")
     return value
