@@ -17,6 +17,7 @@ ALONE = {"cluster", "discovery", "lan", "transport"}
 GOLDEN = Path(__file__).parent / "golden"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tell pytest-xdist which tests may not run beside one another."""
     for item in items:

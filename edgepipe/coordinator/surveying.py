@@ -29,13 +29,16 @@ from edgepipe.core.measured import FAR_POSITIONS, MAX_PREFILL_ROWS, Measured, Me
 from edgepipe.core.model import ModelShape
 from edgepipe.core.problem import Nic
 from edgepipe.core.reach import is_loopback
-from edgepipe.core.speed import DeviceSpeed, Link
+from edgepipe.core.speed import Curve, DeviceSpeed, ItemSpeed, Link
 from edgepipe.core.survey import Survey
 from edgepipe.errors import EdgepipeError, LeaseHeld, first_of
 
 SHARE_OF_FREE_MEMORY = 0.7
 """Of what is free on a device, for weights and caches of what is measured: activations too want
 room."""
+
+
+ROOMLESS_S = 1.0
 
 
 class Measuring(Protocol):
@@ -142,9 +145,9 @@ async def survey(
         await work.devices(spots)
     except BaseExceptionGroup as failures:
         raise first_of(failures) from failures
-    usable = [spot for spot in spots if spot.key in work.entries]
+    usable = [spot for spot in spots if spot.key in work.speeds]
     links = await survey_links(
-        usable,
+        [spot for spot in usable if spot.key in work.entries],
         profiles=work.profiles,
         fresh=fresh,
         now_s=now_s,
@@ -154,7 +157,7 @@ async def survey(
     return Surveyed(
         survey=Survey(
             devices=tuple(spot.candidate for spot in usable),
-            speeds=tuple(work.entries[spot.key].measured.speed for spot in usable),
+            speeds=tuple(work.speeds[spot.key] for spot in usable),
             links=links.links,
             nics=nics_of(usable, links.links),
         ),
@@ -178,6 +181,7 @@ class _Surveying:
     progress: Measuring
     job: str
     entries: dict[tuple[str, str], DeviceEntry] = field(default_factory=dict)
+    speeds: dict[tuple[str, str], DeviceSpeed] = field(default_factory=dict)
     left_out: list[NotMeasured] = field(default_factory=list)
     measured: set[DeviceKey] = field(default_factory=set)
 
@@ -197,6 +201,9 @@ class _Surveying:
 
     async def _device(self, spot: Spot) -> None:
         asked = self._asked(spot)
+        if not self._has_room(asked):
+            self.speeds[spot.key] = self._slow()
+            return
         key = device_key(self.config, asked, spot.node.profile, spot.device)
         kept = self.profiles.device(key)
         if kept is not None and not self._fits(kept.measured):
@@ -209,6 +216,18 @@ class _Surveying:
                     self.left_out.append(_not_measured(spot, str(error)))
                     return
         self.entries[spot.key] = kept
+        self.speeds[spot.key] = kept.measured.speed
+
+    def _has_room(self, asked: Measurement) -> bool:
+        """Whether a layer fits: without one nothing can be measured, and nothing be placed."""
+        sizes = [self.shape.weight_bytes((layer,), asked.dtype) for layer in self.shape.layers]
+        return asked.memory_bytes >= min(sizes)
+
+    def _slow(self) -> DeviceSpeed:
+        """What stands for the speed of a device without room: a plan only says what it lacks."""
+        curve = Curve.flat(ROOMLESS_S)
+        item = ItemSpeed(decode=curve, prefill=curve, forward=curve, backward=curve)
+        return DeviceSpeed(items=(item,) * (self.shape.num_layers + 2))
 
     async def _measure(self, spot: Spot, asked: Measurement, key: DeviceKey) -> DeviceEntry:
         async with borrowed(spot, self.job) as worker:

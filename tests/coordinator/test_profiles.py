@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,20 @@ from edgepipe.coordinator.profiles import (
     LinkKey,
     Profiles,
     device_key,
+    known_as,
 )
 from edgepipe.coordinator.surveying import Surveyed
 from edgepipe.core.candidates import Candidate
 from edgepipe.core.frame import DType
 from edgepipe.core.measured import Items, Measured, Measurement
-from edgepipe.core.profile import DeviceId, DeviceKind, DeviceProfile
+from edgepipe.core.profile import (
+    Address,
+    DeviceId,
+    DeviceKind,
+    DeviceProfile,
+    NodeId,
+    NodeProfile,
+)
 from edgepipe.core.speed import Curve, DeviceSpeed, ItemSpeed, Link
 from edgepipe.core.survey import Survey
 
@@ -50,7 +59,15 @@ LINKS = {
 
 
 def key(node: str) -> DeviceKey:
-    return device_key({"hidden_size": 8}, ASKED, node, DEVICE)
+    return device_key({"hidden_size": 8}, ASKED, machine_of(node), DEVICE)
+
+
+def machine_of(node: str) -> NodeProfile:
+    """A node that others reach, which is known by its id."""
+    return NodeProfile(
+        id=NodeId(node), name=node, version="0", api=1, cluster="home", host_id="some boot",
+        addresses=(Address(host="192.168.1.20", port=1),), devices=(DEVICE,),
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -130,3 +147,10 @@ def test_a_hop_is_predicted_from_its_link_and_the_senders_runtime(
     )
     surveyed.forget_hop(profiles.home, ("a", CPU), (receiver, CPU))
     assert known(profiles) == left
+
+
+def test_a_node_is_known_after_a_reboot_and_private_agents_by_their_machine() -> None:
+    node = machine_of("attic")
+    assert known_as(node) == known_as(replace(node, host_id="another boot"))
+    private = replace(node, addresses=(Address(host="127.0.0.1", port=1),))
+    assert known_as(private) == known_as(replace(private, id=NodeId("another")))
