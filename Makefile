@@ -40,7 +40,7 @@ types: $(STAMP)  ## mypy, strict
 	$(BIN)/mypy
 
 test: $(STAMP)  ## the tests, under ten minutes
-	$(PYTEST) --numprocesses 2 --dist loadgroup
+	$(PYTEST) --numprocesses 2 --dist loadfile
 
 test-all: $(STAMP)  ## the slow tests too
 	$(PYTEST) -m 'not gpu'

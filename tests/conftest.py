@@ -10,20 +10,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent
-ALONE = {"cluster", "discovery", "lan", "transport"}
-"""Suites of processes and sockets: one after another, while the others run beside them."""
-
 GOLDEN = Path(__file__).parent / "golden"
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell pytest-xdist which tests may not run beside one another."""
-    for item in items:
-        suite = item.path.relative_to(ROOT).parts[0]
-        if suite in ALONE:
-            item.add_marker(pytest.mark.xdist_group("machine"))
 
 
 @pytest.fixture
