@@ -92,7 +92,7 @@ def link(
     insecure: options.Insecure = False,
 ) -> None:
     """Every link both ways, with real frames, beside one raw TCP stream."""
-    from edgepipe.cli.benches import bench_link
+    from edgepipe.cli.link_bench import bench_link
     from edgepipe.transport.loop import run_loop
 
     del insecure

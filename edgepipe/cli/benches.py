@@ -1,4 +1,4 @@
-"""The benchmarks' tables and documents."""
+"""`edgepipe bench decode`: its table and document."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from edgepipe.cli.answering import deployed
 from edgepipe.cli.show import errors, print_json
@@ -29,7 +28,6 @@ from edgepipe.coordinator.prepared import prepare
 from edgepipe.coordinator.progress import Silent
 from edgepipe.coordinator.watching import MIN_TOKENS as ENOUGH_TOKENS
 from edgepipe.coordinator.watching import blame
-from edgepipe.coordinator.worker_calls import LinkFigures
 from edgepipe.core.comparison import compare
 from edgepipe.core.compression import Table as Codecs
 from edgepipe.core.frame import Codec
@@ -38,14 +36,13 @@ from edgepipe.core.posing import Asked
 from edgepipe.core.prediction import phase, streams_per_s
 from edgepipe.core.problem import Placement, Stage
 from edgepipe.core.work import Objective
-from edgepipe.errors import PlanError, UsageError
+from edgepipe.errors import UsageError
 
 WARM_UP_TOKENS = 8
 MIN_TOKENS = 2
 """A rate is counted from the first token on."""
 MAX_STREAMS = 1024
 MAX_STAGE_MS = 60_000
-MAX_FRAME_MIB = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,65 +231,5 @@ def _decode_table(figures: Sequence[DecodeFigures], predicted: Sequence[float]) 
             f"{each.ttft_p50_s * 1000:.0f}, {each.ttft_p99_s * 1000:.0f} ms",
             " ".join(f"{busy:.0%}" for busy in each.busy),
             f"{each.hop_overhead_s * 1000:.2f} ms" if each.streams == 1 else "-",
-        )
-    return table
-
-
-async def bench_link(where: Where, *, frame_mib: int, json: bool) -> None:
-    """`edgepipe bench link`: every pair, both ways, one after another."""
-    if not 1 <= frame_mib <= MAX_FRAME_MIB:
-        raise UsageError(f"--frame-mib {frame_mib} is not within 1 to {MAX_FRAME_MIB}")
-    async with open_cluster(where) as roster:
-        deployment = emulated_deployment(
-            emulate(roster, num_stages=None, stage_s=[0.0]),
-            num_slots=1,
-            max_positions=1,
-            prefill_chunk=1,
-            codec=None,
-        )
-        if len(deployment.stages) < 2:
-            raise PlanError("a link has two ends, and only one device is free")
-        names = [stage.node.name for stage in deployment.stages]
-        async with open_pipeline(deployment, roster.nodes, Silent()) as pipeline:
-            rows = [
-                (
-                    names[source],
-                    names[target],
-                    await pipeline.measure_link(source, target, frame_mib << 20),
-                )
-                for source in range(len(names))
-                for target in range(len(names))
-                if source != target
-            ]
-    if json:
-        print_json({"links": [_link_json(*row) for row in rows]})
-    else:
-        Console().print(_link_table(rows))
-
-
-def _link_json(source: str, target: str, figures: LinkFigures) -> dict[str, Any]:
-    return {
-        "from": source,
-        "to": target,
-        "address": str(figures.address),
-        "bytes_per_s": figures.bytes_per_s,
-        "latency_s": figures.latency_s,
-        "raw_tcp_bytes_per_s": figures.raw_tcp_bytes_per_s,
-    }
-
-
-def _link_table(rows: Sequence[tuple[str, str, LinkFigures]]) -> Table:
-    table = Table(box=box.SIMPLE)
-    for heading in ("from", "to", "address"):
-        table.add_column(heading)
-    for heading in ("MB/s", "of raw TCP", "latency"):
-        table.add_column(heading, justify="right")
-    for source, target, figures in rows:
-        share = figures.bytes_per_s / figures.raw_tcp_bytes_per_s
-        table.add_row(
-            *(Text(word) for word in (source, target, str(figures.address))),  # never markup
-            f"{figures.bytes_per_s / 1e6:.1f}",
-            f"{share:.0%}",
-            f"{figures.latency_s * 1000:.2f} ms",
         )
     return table

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from edgepipe.coordinator.borrowing import Spot, borrowed
-from edgepipe.coordinator.link_survey import NoLink, survey_links
+from edgepipe.coordinator.link_survey import Links, NoLink, survey_links
 from edgepipe.coordinator.nodes import Roster
 from edgepipe.coordinator.profiles import (
     DeviceEntry,
@@ -124,12 +124,7 @@ async def survey(
     A device that is leased or cannot be measured is left out, and a pair without a link named,
     with reasons.
     """
-    spots = [
-        Spot(node=node, device=device)
-        for node in roster.usable
-        for device in node.profile.devices
-        if device.lease is None and (nodes is None or node.profile.name in nodes)
-    ]
+    spots = _free(roster, nodes)
     work = _Surveying(
         config=config,
         shape=shape,
@@ -154,19 +149,7 @@ async def survey(
         job=work.job,
         measuring=progress.measuring,
     )
-    return Surveyed(
-        survey=Survey(
-            devices=tuple(spot.candidate for spot in usable),
-            speeds=tuple(work.speeds[spot.key] for spot in usable),
-            links=links.links,
-            nics=nics_of(usable, links.links),
-        ),
-        left_out=(*_leased(roster, nodes), *work.left_out),
-        unlinked=links.missing,
-        device_keys={key: entry.key for key, entry in work.entries.items()},
-        link_keys=links.keys,
-        num_measured=len(work.measured) + len(links.measured),
-    )
+    return work.surveyed(usable, links, leased=_leased(roster, nodes))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -184,6 +167,24 @@ class _Surveying:
     speeds: dict[tuple[str, str], DeviceSpeed] = field(default_factory=dict)
     left_out: list[NotMeasured] = field(default_factory=list)
     measured: set[DeviceKey] = field(default_factory=set)
+
+    def surveyed(
+        self, usable: Sequence[Spot], links: Links, *, leased: Iterable[NotMeasured]
+    ) -> Surveyed:
+        """All that was found, and where it is kept."""
+        return Surveyed(
+            survey=Survey(
+                devices=tuple(spot.candidate for spot in usable),
+                speeds=tuple(self.speeds[spot.key] for spot in usable),
+                links=links.links,
+                nics=nics_of(usable, links.links),
+            ),
+            left_out=(*leased, *self.left_out),
+            unlinked=links.missing,
+            device_keys={key: entry.key for key, entry in self.entries.items()},
+            link_keys=links.keys,
+            num_measured=len(self.measured) + len(links.measured),
+        )
 
     async def devices(self, spots: Sequence[Spot]) -> None:
         """Look up or measure every device."""
@@ -265,6 +266,16 @@ class _Surveying:
 def _not_measured(spot: Spot, reason: str) -> NotMeasured:
     node, device = spot.key
     return NotMeasured(node=node, device=device, reason=reason)
+
+
+def _free(roster: Roster, nodes: Collection[str] | None) -> list[Spot]:
+    """The devices that nobody leases, of these nodes or of all."""
+    return [
+        Spot(node=node, device=device)
+        for node in roster.usable
+        for device in node.profile.devices
+        if device.lease is None and (nodes is None or node.profile.name in nodes)
+    ]
 
 
 def _leased(roster: Roster, nodes: Collection[str] | None) -> Iterator[NotMeasured]:

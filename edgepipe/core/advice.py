@@ -142,7 +142,7 @@ def _moved(survey: Survey, link: Link, host: str) -> Link:
 
 
 def _host(survey: Survey, node: str) -> str:
-    return next((each.host or node for each in survey.devices if each.node == node), node)
+    return next((each.machine for each in survey.devices if each.node == node), node)
 
 
 def _fitting(asked: Asked, found: Plan) -> Iterator[Advice]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,34 +24,17 @@ from equivalence.tiny_models import (
     write_parts,
 )
 from one_process_ring import (
-    DEADLINE_S,
-    EPOCH,
-    JOB,
     emulated,
-    load_message,
-    make_runner,
     running_ring,
 )
 
 from edgepipe.agent import runner as runners
-from edgepipe.agent.compute import ComputeThread
-from edgepipe.agent.runner import Runner
 from edgepipe.core.frame import (
     Codec,
     FinishReason,
-    Frame,
-    Header,
-    JobId,
-    SampledToken,
-    SequenceId,
-    Span,
 )
 from edgepipe.core.sampling import Sampling
 from edgepipe.engine.base import Engine
-from edgepipe.errors import EdgepipeError, StageLost, WireError
-from edgepipe.transport import inproc
-from edgepipe.transport.link import Link
-from edgepipe.transport.stream_link import StreamLink
 
 HIDDEN = 48
 CUTS = {1: (), 2: (1,), 3: (1, 3)}
@@ -318,134 +300,3 @@ async def test_shutdown_in_the_middle_leaves_no_task_behind(
             ring.admit(sequence, [1] * 9, max_tokens=40)
         await ring.next(0)
     assert asyncio.all_tasks() == before
-
-
-# ------------------------------------------------------------------------------ bad neighbours
-
-
-@contextmanager
-def lone_runner(
-    stage: int = 1, num_stages: int = 3, **changes: Any
-) -> Iterator[tuple[Runner, StreamLink, StreamLink]]:
-    """A stage alone with the far ends of its two boundaries: before it and after it."""
-    message = load_message(stage, num_stages, 8)
-    before, upstream = inproc.pair(3)
-    downstream, after = inproc.pair(3)
-    engine = emulated(num_stages)[stage]
-    with ComputeThread("test 1") as compute, ComputeThread("test 2") as coding:
-        links, threads = (upstream, downstream), (compute, coding)
-        yield make_runner(message, engine, links, threads, **changes), before, after
-
-
-async def ends(runner: Runner) -> BaseException:
-    """What a runner ends with, by itself and soon."""
-    async with asyncio.timeout(DEADLINE_S):
-        try:
-            await runner.run()
-        except EdgepipeError as error:
-            return error
-    raise AssertionError("a runner never returns")
-
-
-async def close(*links: Link) -> None:
-    for link in links:
-        await link.close()
-
-
-def rows(*, hidden_size: int = 8, start: int = 0, count: int = 2, **changes: Any) -> Frame:
-    payload = memoryview(bytes(4 * count * hidden_size))
-    fields: dict[str, Any] = {
-        "job": JOB,
-        "epoch": EPOCH,
-        "step": 1,
-        "group": 0,
-        "spans": (Span(slot=0, start=start, count=count),),
-        "sequences": (SequenceId(1),),
-        "shape": (count, hidden_size),
-        "payload_bytes": len(payload),
-        **changes,
-    }
-    return Frame(header=Header(**fields), payload=payload)
-
-
-@pytest.mark.parametrize(
-    ("frame", "sentence"),
-    [
-        (rows(hidden_size=9), "a frame has shape"),
-        (rows(count=5), "a frame of 5 rows arrived where 1 to 4 are allowed"),
-        (rows(start=1), "a span cannot begin at 1"),
-        (rows(job=JobId("other")), "a frame of job other arrived"),
-    ],
-)
-async def test_a_frame_that_cannot_be_right_ends_the_runner(frame: Frame, sentence: str) -> None:
-    tasks = asyncio.all_tasks()
-    with lone_runner() as (runner, before, after):
-        before.send(frame)
-        error = await ends(runner)
-        assert isinstance(error, WireError)
-        assert sentence in str(error)
-        assert runner.num_frames == 0
-        await close(before, after, runner.upstream, runner.downstream)
-    assert asyncio.all_tasks() == tasks
-
-
-async def test_frames_of_another_epoch_are_dropped_and_their_credits_come_back() -> None:
-    with lone_runner() as (runner, before, after):
-        running = asyncio.create_task(ends(runner))
-        async with asyncio.timeout(DEADLINE_S):
-            for _ in range(5):
-                await before.ready()
-                before.send(rows(epoch=EPOCH - 1))
-            await before.ready()
-            before.send(rows())
-            assert (await after.receive()).header.spans == rows().header.spans
-        assert (runner.intake.dropped, runner.num_frames) == (5, 1)
-        running.cancel()
-        await close(before, after, runner.upstream, runner.downstream)
-
-
-@pytest.mark.parametrize("stage", [0, 1])
-async def test_a_neighbour_that_hangs_up_ends_the_runner(stage: int) -> None:
-    with lone_runner(stage) as (runner, before, after):
-        running = asyncio.create_task(ends(runner))
-        await before.close()
-        assert isinstance(await running, StageLost)
-        await close(after, runner.upstream, runner.downstream)
-
-
-def tokens(position: int, epoch: int = EPOCH) -> Frame:
-    """What the last stage sends home for sequence 1."""
-    token = SampledToken(sequence=SequenceId(1), slot=0, position=position, token=1, logprob=0.0)
-    header = Header(job=JOB, epoch=epoch, step=1, group=0, sampled=(token,))
-    return Frame(header=header, payload=memoryview(b""))
-
-
-async def test_tokens_of_another_epoch_are_dropped_too() -> None:
-    with lone_runner(0) as (runner, before, after):
-        ring_admit(runner)
-        running = asyncio.create_task(ends(runner))
-        async with asyncio.timeout(DEADLINE_S):
-            assert (await after.receive()).header.spans[0].end == 2
-            before.send(tokens(9, epoch=EPOCH - 1))
-            before.send(tokens(2))
-            assert (await after.receive()).header.spans[0].start == 2
-        running.cancel()
-        await close(before, after, runner.upstream, runner.downstream)
-
-
-async def test_a_token_that_nobody_asked_for_ends_the_first_stage() -> None:
-    with lone_runner(0) as (runner, before, after):
-        ring_admit(runner)
-        running = asyncio.create_task(ends(runner))
-        async with asyncio.timeout(DEADLINE_S):
-            await after.receive()
-        before.send(tokens(9))
-        error = await running
-        assert isinstance(error, WireError)
-        assert "position 9 of sequence 1 came back where position 2 was due" in str(error)
-        await close(before, after, runner.upstream, runner.downstream)
-
-
-def ring_admit(runner: Runner) -> None:
-    assert runner.batching is not None
-    runner.batching.admit(SequenceId(1), (5, 6))
