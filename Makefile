@@ -10,10 +10,10 @@ STAMP := $(VENV)/.setup
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup lint types test test-all demo bench protos
+.PHONY: help setup lint types test test-all demo bench bench-train protos
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 setup: $(STAMP)  ## make .venv, with everything in it
 
@@ -53,6 +53,9 @@ bench: $(STAMP)  ## what runtime and links cost against their bounds; what plans
 	$(BIN)/edgepipe bench link --local 2
 	$(BIN)/python -m bench.plan_gains
 	$(PYTEST) -q -m slow tests/property/test_search_exact.py
+
+bench-train: $(STAMP)  ## training steps beside torch.distributed.pipelining, on shaped links; as root
+	$(BIN)/python -m bench.train_side_by_side
 
 protos: $(STAMP)  ## write edgepipe/wire/v1 anew from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. \

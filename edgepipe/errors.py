@@ -16,6 +16,8 @@ EdgepipeError
 │   ├── LeaseHeld         another job holds it: which, and on whose machine
 │   └── LeaseLost         our lease expired or was fenced off
 ├── WireError             bytes that are not a valid frame
+├── CheckpointError       a checkpoint that cannot be written, or is not whole
+├── RunFolderError        a run's folder that cannot be written, or is damaged
 └── StageError            a stage failed while it loaded or ran
     └── StageLost         its connection is gone
 """
@@ -95,6 +97,14 @@ class LeaseLost(LeaseError):
 
 class WireError(EdgepipeError):
     """Bytes that are not a valid frame."""
+
+
+class CheckpointError(EdgepipeError):
+    """A checkpoint cannot be written, or is not whole."""
+
+
+class RunFolderError(EdgepipeError):
+    """A run's folder cannot be written, or is damaged."""
 
 
 class StageError(EdgepipeError):

@@ -24,7 +24,7 @@ def codec_speeds(
     """Every codec that computes, by its name."""
     return {
         each.value: _speed(each, hidden_size, dtype, device, clock)
-        for each in (Codec.BF16, Codec.INT8)
+        for each in (Codec.BF16, Codec.INT8, Codec.INT4)
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Self, TypeVar
@@ -69,6 +70,17 @@ class ComputeThread:
                 _post(loop, failed, error)
             else:
                 _post(loop, finish, result)
+
+        self._calls.put(serve)
+
+    def run_into(self, call: Callable[[], Result], future: Future[Result]) -> None:
+        """Run `call` on the thread; its result or its error is the future's, for other threads."""
+
+        def serve() -> None:
+            try:
+                future.set_result(call())
+            except BaseException as error:  # noqa: BLE001 -- carried over to who waits
+                future.set_exception(error)
 
         self._calls.put(serve)
 

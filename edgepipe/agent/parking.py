@@ -9,6 +9,7 @@ import asyncio
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from edgepipe.agent.compute import ComputeThread
 from edgepipe.agent.resident import give_back_freed_memory, reset_peak
@@ -46,7 +47,7 @@ class Parking:
         try:
             loaded = await self._compute.run(lambda: engine.load(spec, progress))
         except BaseException:
-            await asyncio.shield(self._compute.run(lambda: _free(engine)))
+            await asyncio.shield(self._compute.run(lambda: free(engine)))
             raise
         self._parked = _Parked(key=key, engine=engine, loaded=loaded)
         return engine, loaded
@@ -61,7 +62,7 @@ class Parking:
         """Free what is parked."""
         parked, self._parked = self._parked, None
         if parked is not None:
-            await self._compute.run(lambda: _free(parked.engine))
+            await self._compute.run(lambda: free(parked.engine))
 
     def _keep(self) -> None:
         if self._expiry is not None:
@@ -72,12 +73,23 @@ class Parking:
         """Out of reach at once, so that no `load` is given what is about to go."""
         parked, self._parked = self._parked, None
         if parked is not None:
-            unload = self._compute.run(lambda: _free(parked.engine))
+            unload = self._compute.run(lambda: free(parked.engine))
             self._unloading = asyncio.get_running_loop().create_task(unload)
 
 
-def _free(engine: Engine) -> None:
-    """Modules, hooks and tasks refer to one another: only the collector frees their tensors."""
+class Unloadable(Protocol):
+    """An engine of any kind."""
+
+    def unload(self) -> None:
+        """Free all that is held."""
+        ...
+
+
+def free(engine: Unloadable) -> None:
+    """Unload, and let the collector run.
+
+    Modules, hooks and tasks refer to one another: only the collector frees their tensors.
+    """
     engine.unload()
     gc.collect()
     give_back_freed_memory()

@@ -8,19 +8,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
 
 import grpc
 import structlog
 
-from edgepipe.agent import deploy
+from edgepipe.agent import deploy, deploy_training
 from edgepipe.agent.device import WorkerDevice
 from edgepipe.agent.fence import Fence
-from edgepipe.agent.parking import Parking
-from edgepipe.agent.resident import peak_resident_bytes
-from edgepipe.agent.runner import Outcome, PromptLogits, Runner
+from edgepipe.agent.generating import Generating
+from edgepipe.agent.parking import Parking, free
+from edgepipe.agent.resident import peak_resident_bytes, reset_peak
+from edgepipe.agent.role import Role
+from edgepipe.agent.training import Training
 from edgepipe.core.api import API, check_api
-from edgepipe.core.frame import JobId, SequenceId
-from edgepipe.engine.base import Engine, Progress
+from edgepipe.engine.base import Engine, Loaded, Progress
+from edgepipe.engine.training import TrainingEngine
 from edgepipe.errors import (
     EdgepipeError,
     LeaseLost,
@@ -41,6 +45,9 @@ UPSTREAM_DEADLINE_S = 30.0
 MAX_PENDING_EVENTS = 4096
 PROGRESS_STEP_BYTES = 16 << 20
 MAX_REASON_CHARS = 300
+STATE_PER_WEIGHT = 8
+"""A weight in two bytes has a master and two moments in four each, and then some."""
+STATE_SLACK_BYTES = 64 << 20
 
 _log = structlog.get_logger(__name__)
 
@@ -56,8 +63,10 @@ class Session:
     upstream: asyncio.Future[Link] = field(default_factory=asyncio.Future)
     _downstream: Link | None = None
     _channel: grpc.aio.Channel | None = None
-    _engine: Engine | None = None
-    _runner: Runner | None = None
+    _engine: Engine | TrainingEngine | None = None
+    _role: Role | None = None
+    _max_unit_bytes: int = 0
+    _units: tuple[str, ...] = ()
     _events: asyncio.Queue[stage_pb2.Event | None] = field(
         default_factory=lambda: asyncio.Queue(MAX_PENDING_EVENTS)
     )
@@ -94,14 +103,8 @@ class Session:
                 await self._load(command.load, tasks)
             case "connect":
                 self._spawn(tasks, self._serve_ring(command.connect))
-            case "admit":
-                self._admit(command.admit)
-            case "cancel":
-                self._cancel(command.cancel)
-            case "meter":
-                self._meter()
             case _:
-                raise WireError("a command arrived that this version does not know")
+                self.role().obey(command)
 
     def _spawn(self, tasks: asyncio.TaskGroup, work: Coroutine[None, None, None]) -> None:
         self._background.append(tasks.create_task(work))
@@ -116,6 +119,8 @@ class Session:
         if self._channel is not None:
             await self._channel.close()
         self.upstream.cancel()
+        if self.load.HasField("training") and self._engine is not None:
+            await asyncio.shield(self.device.compute.run(partial(free, self._engine)))
         self.parking.park()
         self._put_last(None)
 
@@ -146,22 +151,43 @@ class Session:
     async def _load(self, load: stage_pb2.Load, tasks: asyncio.TaskGroup) -> None:
         check_api(load.api)
         deploy.check(load)
+        if load.HasField("training"):
+            deploy_training.check(load)
         await self.fence.require(load.fence)
         self.load = load
         self._spawn(tasks, self._watch_lease())
-        self._engine, loaded = await self.parking.load(
-            deploy.weights_key(load),
-            lambda: deploy.make_engine(load.engine, self.device.torch_device),
-            deploy.stage_spec(load, self.device.store),
-            self._progress(),
-        )
+        loaded = await (self._load_trainer() if load.HasField("training") else self._load_engine())
+        self._max_unit_bytes = STATE_PER_WEIGHT * loaded.weight_bytes + STATE_SLACK_BYTES
         reply = stage_pb2.Loaded(
             weight_bytes=loaded.weight_bytes,
             kv_bytes=loaded.kv_bytes,
             baseline_bytes=self.device.baseline_bytes,
             peak_bytes=peak_resident_bytes(),
+            units=self._units,
         )
         self._put(stage_pb2.Event(loaded=reply))
+
+    async def _load_engine(self) -> Loaded:
+        self._engine, loaded = await self.parking.load(
+            deploy.weights_key(self.load),
+            lambda: deploy.make_engine(self.load.engine, self.device.torch_device),
+            deploy.stage_spec(self.load, self.device.store),
+            self._progress(),
+        )
+        return loaded
+
+    async def _load_trainer(self) -> Loaded:
+        """Nothing that is trained outlives its session, so it is not parked."""
+        await self.parking.clear()
+        reset_peak()
+        engine = deploy_training.make_trainer(self.load.engine, self.device.torch_device)
+        self._engine = engine
+        spec = deploy.stage_spec(self.load, self.device.store)
+        training = convert.training_from_wire(self.load.training)
+        progress = self._progress()
+        loaded = await self.device.compute.run(lambda: engine.load(spec, training, progress))
+        self._units = engine.units()
+        return loaded
 
     async def _watch_lease(self) -> None:
         await self.fence.lost(self.load.fence)
@@ -187,13 +213,13 @@ class Session:
         """Close the ring on both sides of this stage, then serve it until the job ends."""
         connected = await self._dial(connect)
         upstream = await self._await_upstream()
-        self._runner = self._make_runner(upstream)
+        self._role = role = self._make_role(upstream)
         self._put(stage_pb2.Event(connected=connected))
-        await self._runner.run()
+        await role.run()
 
     async def _dial(self, connect: stage_pb2.Connect) -> stage_pb2.Connected:
         if self.load.num_stages == 1:
-            self._downstream, upstream = inproc.pair(deploy.credits(self.load))
+            self._downstream, upstream = inproc.pair(deploy_training.credits_down(self.load))
             self.upstream.set_result(upstream)
             return stage_pb2.Connected()
         hello = self._hello(connect.fence)
@@ -207,7 +233,7 @@ class Session:
             self._channel,
             hello,
             peer=connect.node,
-            max_frame_bytes=deploy.max_frame_bytes(self.load),
+            max_frame_bytes=deploy_training.max_frame_bytes(self.load),
         )
         return stage_pb2.Connected(address=convert.address_to_wire(address))
 
@@ -218,7 +244,7 @@ class Session:
             epoch=self.load.epoch,
             fence=fence,
             from_stage=self.load.stage,
-            credits=deploy.credits(self.load),
+            credits=deploy_training.credits_down(self.load),
         )
 
     async def _await_upstream(self) -> Link:
@@ -228,58 +254,39 @@ class Session:
         except TimeoutError:
             raise StageLost("the stage before this one did not connect; run it again") from None
 
-    def _make_runner(self, upstream: Link) -> Runner:
+    def _make_role(self, upstream: Link) -> Role:
         assert self._downstream is not None
         assert self._engine is not None
-        return Runner(
-            job=JobId(self.load.job),
-            epoch=self.load.epoch,
-            engine=self._engine,
-            device=self.device.torch_device,
-            slowdown=self.device.slowdown,
-            codec=convert.codec_from_wire(self.load.codec),
-            compute=self.device.compute,
-            coding=self.device.coding,
-            intake=deploy.intake(self.load),
-            batching=deploy.batching(self.load),
-            tails=deploy.tails(self.load),
+        if self.load.HasField("training"):
+            return Training.of(
+                self.load,
+                self.device,
+                cast("TrainingEngine", self._engine),
+                max_unit_bytes=self._max_unit_bytes,
+                upstream=upstream,
+                downstream=self._downstream,
+                tell=self._put,
+            )
+        return Generating.of(
+            self.load,
+            self.device,
+            cast("Engine", self._engine),
             upstream=upstream,
             downstream=self._downstream,
-            emit=self._emit,
+            tell=self._put,
         )
 
-    def _running(self) -> Runner:
-        if self._runner is None:
-            raise WireError("a sequence was sent to a stage that is not connected yet")
-        return self._runner
+    def trains(self) -> Training:
+        """The role of a stage that trains. Raises WireError where it has none."""
+        if not isinstance(self._role, Training):
+            raise WireError("this stage does not train, or is not connected yet")
+        return self._role
 
-    def _admit(self, admit: stage_pb2.Admit) -> None:
-        admission = convert.admission_from_wire(admit)
-        deploy.check_admission(admit, self.load)
-        self._running().admit(admission, admit.prompt_ids)
-        self._put(stage_pb2.Event(admitted=stage_pb2.Admitted(sequence=admit.sequence)))
-
-    def _cancel(self, cancel: stage_pb2.Cancel) -> None:
-        self._running().cancel(SequenceId(cancel.sequence))
-        self._put(stage_pb2.Event(cancelled=stage_pb2.Cancelled(sequence=cancel.sequence)))
-
-    def _meter(self) -> None:
-        runner = self._running()
-        metered = stage_pb2.Metered(busy_s=runner.busy_s, num_frames=runner.num_frames)
-        self._put(stage_pb2.Event(metered=metered))
-
-    def _emit(self, outcome: Outcome) -> None:
-        match outcome:
-            case PromptLogits():
-                logits = stage_pb2.Logits(
-                    sequence=outcome.sequence,
-                    start=outcome.start,
-                    num_rows=outcome.rows.shape[0],
-                    rows=outcome.rows.tobytes(),
-                )
-                self._put(stage_pb2.Event(logits=logits))
-            case _:
-                self._put(stage_pb2.Event(token=convert.sampled_to_wire(outcome)))
+    def role(self) -> Role:
+        """What the stage does. Raises WireError before it is connected."""
+        if self._role is None:
+            raise WireError("work was sent to a stage that is not connected yet")
+        return self._role
 
 
 def _reason(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import structlog
 
-from edgepipe.agent import deploy, profiling
+from edgepipe.agent import deploy_training, profiling
 from edgepipe.agent.device import WorkerDevice
 from edgepipe.agent.fence import Fence
 from edgepipe.agent.link_speed import measure_link
@@ -62,6 +62,16 @@ class StageServicer:
                 request_deserializer=stage_pb2.MeasureLinkRequest.FromString,
                 response_serializer=stage_pb2.LinkMeasured.SerializeToString,
             ),
+            "ExportState": grpc.unary_stream_rpc_method_handler(
+                self.export_state,
+                request_deserializer=stage_pb2.ExportStateRequest.FromString,
+                response_serializer=stage_pb2.StateChunk.SerializeToString,
+            ),
+            "ImportState": grpc.stream_unary_rpc_method_handler(
+                self.import_state,
+                request_deserializer=stage_pb2.StateChunk.FromString,
+                response_serializer=stage_pb2.ImportStateReply.SerializeToString,
+            ),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
@@ -105,6 +115,33 @@ class StageServicer:
             await self._fence.require(request.fence)
             return await measure_link(request, self._device.credentials)
 
+    async def export_state(
+        self, request: stage_pb2.ExportStateRequest, context: Context
+    ) -> AsyncIterator[stage_pb2.StateChunk]:
+        """What the running stage has trained, for whoever leases the device."""
+        async with aborting(context):
+            session = await self._session_of(request.fence)
+            async with aclosing(session.trains().export(request.order)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    async def import_state(
+        self, chunks: AsyncIterator[stage_pb2.StateChunk], context: Context
+    ) -> stage_pb2.ImportStateReply:
+        """What the running stage goes on from."""
+        async with aborting(context):
+            first = await anext(aiter(chunks), None)
+            if first is not None:
+                session = await self._session_of(first.fence)
+                await session.trains().take_state(_with(first, chunks))
+            return stage_pb2.ImportStateReply()
+
+    async def _session_of(self, fence: int) -> Session:
+        await self._fence.require(fence)
+        if self._session is None:
+            raise LeaseLost("no stage runs on this device any more")
+        return self._session
+
     @asynccontextmanager
     async def _alone(self, patience_s: float) -> AsyncIterator[None]:
         """Wait for the session before to end. Raises LeaseHeld if it does not."""
@@ -136,12 +173,12 @@ class StageServicer:
             epoch=session.load.epoch,
             fence=hello.fence,
             from_stage=session.load.stage,
-            credits=deploy.credits(session.load),
+            credits=deploy_training.credits_up(session.load),
         )
         return Welcome(
             hello=ours,
             take=session.take_upstream,
-            max_frame_bytes=deploy.max_frame_bytes(session.load),
+            max_frame_bytes=deploy_training.max_frame_bytes(session.load),
         )
 
     async def accept_probe(self, hello: Hello) -> None:
@@ -156,3 +193,11 @@ class StageServicer:
         if session is None or session.load.job != hello.job:
             raise LeaseLost(f"job {hello.job} has no stage on this device any more")
         return session
+
+
+async def _with(
+    first: stage_pb2.StateChunk, rest: AsyncIterator[stage_pb2.StateChunk]
+) -> AsyncIterator[stage_pb2.StateChunk]:
+    yield first
+    async for chunk in rest:
+        yield chunk

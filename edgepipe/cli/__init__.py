@@ -13,9 +13,11 @@ from edgepipe.cli.agent import agent
 from edgepipe.cli.bench import bench
 from edgepipe.cli.chat import chat
 from edgepipe.cli.demo import demo
+from edgepipe.cli.export import export
 from edgepipe.cli.nodes import nodes
 from edgepipe.cli.plan import plan
 from edgepipe.cli.run import run
+from edgepipe.cli.train import train
 from edgepipe.cli.verify import verify
 from edgepipe.errors import EdgepipeError, UsageError
 
@@ -31,7 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (agent, nodes, plan, run, chat, verify):
+for command in (agent, nodes, plan, run, chat, train, export, verify):
     app.command()(command)
 app.command(hidden=True)(demo)
 app.add_typer(bench, name="bench")

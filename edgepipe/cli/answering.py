@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -33,10 +34,18 @@ from edgepipe.core.pipeline import stage_to_json
 
 
 async def answer_once(
-    name: str, prompt: str, wish: Wish, where: Where, how: How, *, raw: bool, json: bool
+    name: str,
+    prompt: str,
+    wish: Wish,
+    where: Where,
+    how: How,
+    *,
+    adapter: Path | None,
+    raw: bool,
+    json: bool,
 ) -> None:
     """`edgepipe run`. Raises what goes wrong, before any agent starts where it can be known."""
-    prepared = await prepare(name, home=where.home)
+    prepared = await prepare(name, home=where.home, adapter=adapter)
     check_cut(how, prepared.shape)
     tokenizer = await asyncio.to_thread(prepared.model.tokenizer)
     prompt_ids = tokenizer.prompt_ids(prompt, raw=raw)

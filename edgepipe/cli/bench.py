@@ -98,3 +98,62 @@ def link(
     del insecure
     where = options.where(cluster=cluster, peer=peer, local=local, threads=None, slowdown=None)
     run_loop(bench_link(where, frame_mib=frame_mib, json=json))
+
+
+@bench.command()
+def train(
+    *,
+    forward_ms: Annotated[
+        str, typer.Option(help="20,40: milliseconds of a microbatch, of all stages or each.")
+    ] = "20",
+    backward_ms: Annotated[str, typer.Option(help="The same of its backward.")] = "40",
+    microbatches: Annotated[int, typer.Option(help="Microbatches of a step.")] = 16,
+    activation_kib: Annotated[
+        int, typer.Option(help="What crosses a boundary, in float32 before the codec.")
+    ] = 256,
+    schedule: Annotated[
+        str, typer.Option(help="gpipe, 1f1b, 1f1b-k, or a .csv file of actions.")
+    ] = "1f1b-k",
+    steps: Annotated[int, typer.Option(help="Steps that are measured.")] = 10,
+    cluster: options.Cluster = "default",
+    peer: options.Peer = None,
+    local: options.Local = None,
+    threads: options.Threads = None,
+    slowdown: options.Slowdown = None,
+    stages: options.Stages = None,
+    nodes: options.Nodes = None,
+    codec: options.CodecOption = "auto",
+    fresh_profile: options.FreshProfile = False,
+    json: options.Json = False,
+    insecure: options.Insecure = False,
+) -> None:
+    """Seconds of a training step, of emulated stages over real links."""
+    from edgepipe.cli.train_bench import TrainBench, bench_train
+    from edgepipe.core.work import Objective
+    from edgepipe.transport.loop import run_loop
+
+    del insecure
+    work = TrainBench(
+        forward_ms=options.numbers(forward_ms, "--forward-ms", float),
+        backward_ms=options.numbers(backward_ms, "--backward-ms", float),
+        microbatches=microbatches,
+        activation_kib=activation_kib,
+        schedule=schedule,
+        num_steps=steps,
+    )
+    where = options.where(
+        cluster=cluster, peer=peer, local=local, threads=threads, slowdown=slowdown
+    )
+    how = options.how(
+        local=local,
+        stages=stages,
+        nodes=nodes,
+        split=None,
+        strategy=None,
+        objective=Objective.TRAIN,
+        plan=None,
+        dtype="float32",
+        codec=codec,
+        fresh_profile=fresh_profile,
+    )
+    run_loop(bench_train(work, where, how, json=json))

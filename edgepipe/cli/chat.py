@@ -21,6 +21,7 @@ def chat(
     top_k: options.TopK = None,
     seed: options.Seed = None,
     stop: options.Stop = None,
+    adapter: options.Adapter = None,
     cluster: options.Cluster = "default",
     peer: options.Peer = None,
     local: options.Local = None,
@@ -67,4 +68,4 @@ def chat(
         seed=seed,
         stops=tuple(stop or ()),
     )
-    run_loop(talk(model, wish, where, how, system=system, context=context))
+    run_loop(talk(model, wish, where, how, adapter=adapter, system=system, context=context))

@@ -12,6 +12,8 @@ import typer
 
 from edgepipe.core.frame import Codec, DType
 from edgepipe.core.pipeline import Plan
+from edgepipe.core.schedule import ScheduleName
+from edgepipe.core.schedule_choice import Wish
 from edgepipe.core.work import Objective, Strategy
 from edgepipe.errors import PlanError, UsageError
 
@@ -30,6 +32,9 @@ Model = Annotated[
     typer.Argument(
         help="A folder, a .gguf file, a Hugging Face id, or smollm2-135m.", metavar="MODEL"
     ),
+]
+Adapter = Annotated[
+    Path | None, typer.Option("--adapter", help="The folder of a PEFT adapter of the model.")
 ]
 Cluster = Annotated[
     str,
@@ -83,7 +88,10 @@ Dtype = Annotated[
 CodecOption = Annotated[
     str,
     typer.Option(
-        "--codec", help="auto, none, bf16 or int8: how activations travel.", rich_help_panel=_CUT
+        "--codec",
+        help="auto, none, bf16, int8 or int4: how activations travel. auto never takes int4; "
+        "where it is asked for, gradients travel as int8.",
+        rich_help_panel=_CUT,
     ),
 ]
 FreshProfile = Annotated[
@@ -247,6 +255,22 @@ def _read_plan(file: Path) -> Plan:
         return Plan.loads(text)
     except (PlanError, RecursionError) as error:
         raise UsageError(f"--plan {file} cannot be used: {error}") from None
+
+
+def read_wish(schedule: str) -> Wish:
+    """A schedule by its name, or by the CSV file of its actions. Raises UsageError."""
+    if schedule in set(ScheduleName):
+        return Wish(name=schedule)
+    file = Path(schedule)
+    if file.suffix != ".csv":
+        raise UsageError(
+            f"--schedule is one of {', '.join(ScheduleName)}, or a .csv file, not {schedule!r}"
+        )
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--schedule {file} cannot be read: {error}") from None
+    return Wish.of_csv(file.name, text)
 
 
 def write_plan(file: Path, plan: Plan) -> None:

@@ -22,6 +22,7 @@ def run(
     seed: options.Seed = None,
     stop: options.Stop = None,
     raw: Annotated[bool, typer.Option("--raw", help="Do not apply the chat template.")] = False,
+    adapter: options.Adapter = None,
     cluster: options.Cluster = "default",
     peer: options.Peer = None,
     local: options.Local = None,
@@ -71,4 +72,4 @@ def run(
         seed=seed,
         stops=tuple(stop or ()),
     )
-    run_loop(answer_once(model, prompt, wish, where, how, raw=raw, json=json))
+    run_loop(answer_once(model, prompt, wish, where, how, adapter=adapter, raw=raw, json=json))

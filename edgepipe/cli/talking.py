@@ -7,6 +7,7 @@ import sys
 import threading
 from contextlib import suppress
 from io import FileIO
+from pathlib import Path
 
 from edgepipe.cli.answering import deployed, stream
 from edgepipe.cli.comparing import compared_with, tell
@@ -23,10 +24,17 @@ DEFAULT_CONTEXT = 4096
 
 
 async def talk(
-    name: str, wish: Wish, where: Where, how: How, *, system: str | None, context: int | None
+    name: str,
+    wish: Wish,
+    where: Where,
+    how: How,
+    *,
+    adapter: Path | None,
+    system: str | None,
+    context: int | None,
 ) -> None:
     """`edgepipe chat`: every turn holds the whole talk, until the context is full."""
-    prepared = await prepare(name, home=where.home)
+    prepared = await prepare(name, home=where.home, adapter=adapter)
     check_cut(how, prepared.shape)
     longest = prepared.shape.max_positions
     if context is not None and not 0 < context <= longest:

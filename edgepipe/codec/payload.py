@@ -12,13 +12,16 @@ from typing import assert_never
 import numpy as np
 import torch
 
+from edgepipe.codec.blocks import Blocks, write
 from edgepipe.codec.dtypes import TORCH_DTYPES, WIRE_DTYPES
-from edgepipe.codec.rows import Quantised, dequantise, quantise
+from edgepipe.codec.groups import Grouped
+from edgepipe.codec.rows import Quantised
 from edgepipe.core.frame import Codec, DType
 from edgepipe.core.payload import payload_bytes
 from edgepipe.errors import WireError
 
 CPU = torch.device("cpu")
+_BLOCKS: dict[Codec, type[Blocks]] = {Codec.INT8: Quantised, Codec.INT4: Grouped}
 
 
 def encode(tensor: torch.Tensor, codec: Codec) -> memoryview:
@@ -41,8 +44,8 @@ def encode(tensor: torch.Tensor, codec: Codec) -> memoryview:
     match codec:
         case Codec.BF16:
             encoded = _bytes(tensor if tensor.itemsize == 2 else tensor.to(torch.bfloat16))
-        case Codec.INT8:
-            encoded = _encode_rows(tensor, size)
+        case Codec.INT8 | Codec.INT4:
+            encoded = _encode_rows(tensor, size, _BLOCKS[codec])
         case _:
             assert_never(codec)
     return _to_host(encoded).numpy().data
@@ -74,8 +77,8 @@ def decode(
         if dtype is DType.FLOAT32 and device == CPU:  # no detour for a decoded token
             return torch.from_numpy(np.ndarray(shape, np.float32, memory))
         return torch.frombuffer(memory, dtype=torch_dtype).view(*shape).to(device)
-    if codec is Codec.INT8:
-        return _decode_rows(memory, shape, device).to(torch_dtype)
+    if codec in _BLOCKS:
+        return _decode_rows(memory, codec, shape, device).to(torch_dtype)
     encoded = torch.from_numpy(np.frombuffer(memory, np.uint8)).to(device)
     sent = torch_dtype if dtype.itemsize == 2 else torch.bfloat16
     return encoded.view(sent).view(*shape).to(torch_dtype)
@@ -87,25 +90,28 @@ def _bytes(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous().view(-1).view(torch.uint8)
 
 
-def _encode_rows(tensor: torch.Tensor, size: int) -> torch.Tensor:
+def _encode_rows(tensor: torch.Tensor, size: int, blocks: type[Blocks]) -> torch.Tensor:
     if not tensor.numel():  # rows of nothing have scales too
         return torch.zeros(size, dtype=torch.uint8)
     encoded = torch.empty(size, dtype=torch.uint8, device=tensor.device)
-    quantise(tensor.reshape(-1, tensor.shape[-1]), Quantised.of(encoded, tensor.shape))
+    write(tensor.reshape(-1, tensor.shape[-1]), blocks.of(encoded, tensor.shape))
     return encoded
 
 
 def _decode_rows(
-    memory: memoryview | bytearray, shape: Sequence[int], device: torch.device | str
+    memory: memoryview | bytearray,
+    codec: Codec,
+    shape: Sequence[int],
+    device: torch.device | str,
 ) -> torch.Tensor:
     if not math.prod(shape):
         return torch.empty(*shape, device=device)
     encoded = torch.from_numpy(np.frombuffer(memory, np.uint8))
     # Here, on the host: on a GPU a place outside of the row would end the process.
-    positions = Quantised.of(encoded, shape).positions.numpy()
+    positions = _BLOCKS[codec].of(encoded, shape).positions.numpy()
     if positions.size and not 0 <= positions.min() <= positions.max() < shape[-1]:
-        raise WireError(f"an int8 payload names a place outside of its rows of {shape[-1]}")
-    return dequantise(Quantised.of(encoded.to(device), shape)).view(*shape)
+        raise WireError(f"an {codec} payload names a place outside of its rows of {shape[-1]}")
+    return _BLOCKS[codec].of(encoded.to(device), shape).read().view(*shape)
 
 
 def _to_host(encoded: torch.Tensor) -> torch.Tensor:

@@ -20,13 +20,11 @@ from typing import Self
 import numpy as np
 import torch
 
-from edgepipe.core.payload import SCALE_BYTES, outliers_per_row, position_bytes
+from edgepipe.core.payload import OUTLIER_BYTES, SCALE_BYTES, outliers_per_row, position_bytes
 
 LEVELS = 127
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)  # its reciprocal is finite
 LARGEST_SCALE = float(np.nextafter(np.finfo(np.float32).max / np.float32(LEVELS), np.float32(0)))
-BLOCK_ELEMENTS = 1 << 18
-"""On a CPU, rows are encoded in blocks that stay in its cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class Quantised:
         """The parts of an encoded tensor of `shape`; uint8 [payload_bytes(INT8, shape, …)]."""
         dim = shape[-1]
         num_rows, k, place = math.prod(shape[:-1]), outliers_per_row(dim), position_bytes(dim)
-        sizes = (SCALE_BYTES, k * SCALE_BYTES, k * place, dim)
+        sizes = (SCALE_BYTES, k * OUTLIER_BYTES, k * place, dim)
         ends = accumulate((num_rows * size for size in sizes), initial=0)
         scales, outliers, positions, quantised = (encoded[a:b] for a, b in pairwise(ends))
         return cls(
@@ -63,40 +61,28 @@ class Quantised:
         blocks = zip(*(torch.split(part, num_rows) for part in parts), strict=True)
         return [type(self)(*block) for block in blocks]
 
+    def write(self, rows: torch.Tensor) -> None:
+        """Encode float32 rows [rows, dim]; they stay as they are."""
+        k = self.positions.shape[1]
+        magnitudes, positions = rows.abs().topk(k + 1, dim=-1)  # NaN is the largest
+        largest, positions = magnitudes[:, k:], positions[:, :k]
+        scale = largest.div(LEVELS).clamp_(min=SMALLEST_SCALE, max=LARGEST_SCALE)
+        quotient = rows * scale.reciprocal()
+        outliers = rows.gather(1, positions)
+        quotient.scatter_(1, positions, 0)
+        if not math.isfinite(magnitudes[:, :1].amax()):
+            broken = ~magnitudes[:, :1].isfinite()
+            scale.masked_fill_(broken, math.nan)
+            outliers.masked_fill_(broken, math.nan)
+            quotient.masked_fill_(broken, 0)
+        self.scales.copy_(scale)
+        self.outliers.copy_(outliers)
+        self.positions.copy_(positions)
+        self.quantised.copy_(quotient.round_())
 
-def quantise(rows: torch.Tensor, to: Quantised) -> None:
-    """Write `rows`, of any float type [rows, dim], into `to`."""
-    if rows.device.type != "cpu" or rows.numel() <= BLOCK_ELEMENTS:
-        return _quantise_block(rows, to)
-    num_rows = max(1, BLOCK_ELEMENTS // rows.shape[1])
-    for block, part in zip(torch.split(rows, num_rows), to.split(num_rows), strict=True):
-        _quantise_block(block, part)
-    return None
-
-
-def dequantise(encoded: Quantised) -> torch.Tensor:
-    """The rows as float32 [rows, dim]. Positions within the row were checked before."""
-    rows = encoded.quantised.to(torch.float32).mul_(encoded.scales)
-    if encoded.positions.shape[1]:
-        rows.scatter_(1, encoded.positions.to(torch.int64), encoded.outliers)
-    return rows
-
-
-def _quantise_block(rows: torch.Tensor, to: Quantised) -> None:
-    rows = rows.float()
-    k = to.positions.shape[1]
-    magnitudes, positions = rows.abs().topk(k + 1, dim=-1)  # NaN is the largest
-    largest, positions = magnitudes[:, k:], positions[:, :k]
-    scale = largest.div(LEVELS).clamp_(min=SMALLEST_SCALE, max=LARGEST_SCALE)
-    quotient = rows * scale.reciprocal()
-    outliers = rows.gather(1, positions)
-    quotient.scatter_(1, positions, 0)
-    if not math.isfinite(magnitudes[:, :1].amax()):
-        broken = ~magnitudes[:, :1].isfinite()
-        scale.masked_fill_(broken, math.nan)
-        outliers.masked_fill_(broken, math.nan)
-        quotient.masked_fill_(broken, 0)
-    to.scales.copy_(scale)
-    to.outliers.copy_(outliers)
-    to.positions.copy_(positions)
-    to.quantised.copy_(quotient.round_())
+    def read(self) -> torch.Tensor:
+        """The rows, float32 [rows, dim]. Positions within the row were checked before."""
+        rows = self.quantised.to(torch.float32).mul_(self.scales)
+        if self.positions.shape[1]:
+            rows.scatter_(1, self.positions.to(torch.int64), self.outliers)
+        return rows

@@ -9,6 +9,8 @@ from typing import Any
 from edgepipe.coordinator.parts import Part
 from edgepipe.core.frame import Codec, DType, JobId
 from edgepipe.core.profile import DeviceProfile, NodeProfile
+from edgepipe.core.schedule_credits import Credits
+from edgepipe.core.training import Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +29,29 @@ class StagePlace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSetup:
+    """How a deployment trains: what stages are told, and the sizes of what passes between them.
+
+    `credits` are of each boundary, in pipeline order. With `exchange` a tied embedding is trained
+    that is on two stages.
+    """
+
+    training: Training
+    max_rows: int
+    max_order_rows: int
+    credits: tuple[Credits, ...]
+    exchange: bool
+
+    def credits_of(self, stage: int) -> Credits:
+        """Activations and gradients that a stage is ready to hold; at least one of each."""
+        before = self.credits[stage - 1].forward if stage > 0 else 1
+        after = self.credits[stage].backward if stage < len(self.credits) else 1
+        return Credits(forward=before, backward=after)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """One job: its stages in ring order and what they share."""
+    """One job: its stages in ring order and what they share; with a `setup`, it trains."""
 
     job: JobId
     epoch: int
@@ -42,6 +65,7 @@ class Deployment:
     num_groups: int
     max_positions: int
     prefill_chunk: int
+    setup: TrainingSetup | None = None
 
     @property
     def lease_order(self) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from edgepipe.coordinator.profiles import Profiles
 from edgepipe.coordinator.surveying import nics_of
 from edgepipe.core.candidates import check_enough, in_order
 from edgepipe.core.frame import Codec, DType, JobId
-from edgepipe.core.measured import Measurement
+from edgepipe.core.measured import Measured, Measurement
 from edgepipe.core.model import Item, ModelShape
 from edgepipe.core.speed import Curve, DeviceSpeed, ItemSpeed
 from edgepipe.core.survey import Survey
@@ -31,10 +31,14 @@ VOCAB_SIZE = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Emulation:
-    """Stages that compute nothing: `spots` in ring order, and each one's seconds per frame."""
+    """Stages that compute nothing: `spots` in ring order, and each one's seconds per frame.
+
+    In training `stage_s` are of forwards.
+    """
 
     spots: tuple[Spot, ...]
     stage_s: tuple[float, ...]
+    backward_s: tuple[float, ...] = ()
 
 
 def emulate(
@@ -42,9 +46,12 @@ def emulate(
     *,
     num_stages: int | None,
     stage_s: Sequence[float],
+    backward_s: Sequence[float] = (),
     nodes: Sequence[str] | None = None,
 ) -> Emulation:
     """One emulated stage on each device, `stage_s` seconds a frame (one for all, or one each).
+
+    With `backward_s` they train.
 
     The devices are those of `nodes` in that order, else all that are free, by their nodes' names.
 
@@ -57,11 +64,21 @@ def emulate(
         check_enough(chosen, wanted)
     except PlanError as error:
         raise explained(error, roster) from None
-    times = [stage_s[0]] * wanted if len(stage_s) == 1 else list(stage_s)
-    if len(times) != wanted:
-        raise PlanError(f"there are {wanted} stages and {len(times)} times: give one each")
     spots = (Spot(node=by_name[each.node], device=each.device) for each in chosen[:wanted])
-    return Emulation(spots=tuple(spots), stage_s=tuple(times))
+    return Emulation(
+        spots=tuple(spots),
+        stage_s=_each(stage_s, wanted),
+        backward_s=_each(backward_s, wanted) if backward_s else (),
+    )
+
+
+def _each(times: Sequence[float], num_stages: int) -> tuple[float, ...]:
+    """A time for each stage, of one for all or one each."""
+    if len(times) == 1:
+        return tuple(times) * num_stages
+    if len(times) != num_stages:
+        raise PlanError(f"there are {num_stages} stages and {len(times)} times: give one each")
+    return tuple(times)
 
 
 def emulated_deployment(
@@ -130,18 +147,27 @@ def emulated_model(num_layers: int) -> ModelShape:
     )
 
 
-def emulated_speed(emulation: Emulation, stage: int, overhead_s: float) -> DeviceSpeed:
+def emulated_speed(emulation: Emulation, stage: int, found: Measured) -> DeviceSpeed:
     """A stage's time is its only layer's, whatever the rows of a frame."""
-    same = Curve(rows=(1, MAX_ROWS), seconds=(emulation.stage_s[stage],) * 2)
-    layer = ItemSpeed(decode=same, prefill=same)
+    same = _always(emulation.stage_s[stage])
+    back = _always(emulation.backward_s[stage] if emulation.backward_s else 0.0)
+    layer = ItemSpeed(decode=same, prefill=same, forward=same, backward=back)
     layers = [layer] * len(emulation.spots)
-    return DeviceSpeed(items=(ItemSpeed(), *layers, ItemSpeed()), overhead_s=overhead_s)
+    return DeviceSpeed(
+        items=(ItemSpeed(), *layers, ItemSpeed()),
+        codecs=found.codecs,
+        overhead_s=found.overhead_s,
+    )
+
+
+def _always(seconds: float) -> Curve:
+    return Curve(rows=(1, MAX_ROWS), seconds=(seconds, seconds))
 
 
 async def emulated_survey(emulation: Emulation, *, home: Path, fresh: bool) -> Survey:
     """The stages' given times; what the runtime takes and the links, as they are measured."""
     job = f"survey-{secrets.token_hex(4)}"
-    overheads = [await _overhead_s(spot, job) for spot in emulation.spots]
+    runtimes = [await _runtime(spot, job) for spot in emulation.spots]
     links = await survey_links(
         emulation.spots,
         profiles=Profiles(home=home),
@@ -153,18 +179,17 @@ async def emulated_survey(emulation: Emulation, *, home: Path, fresh: bool) -> S
     return Survey(
         devices=tuple(spot.candidate for spot in emulation.spots),
         speeds=tuple(
-            emulated_speed(emulation, stage, seconds) for stage, seconds in enumerate(overheads)
+            emulated_speed(emulation, stage, found) for stage, found in enumerate(runtimes)
         ),
         links=links.links,
         nics=nics_of(emulation.spots, links.links),
     )
 
 
-async def _overhead_s(spot: Spot, job: str) -> float:
-    """What the runtime takes for a frame on that device."""
+async def _runtime(spot: Spot, job: str) -> Measured:
+    """What the runtime and the codecs take for a frame on that device."""
     nothing = Measurement(
         dtype=DType.FLOAT32, num_slots=1, max_positions=2, prefill_chunk=1, memory_bytes=0
     )
     async with borrowed(spot, job) as worker:
-        found = await worker.profile({}, nothing, lambda _done, _total: None, engine="emulated")
-    return found.overhead_s
+        return await worker.profile({}, nothing, lambda _done, _total: None, engine="emulated")

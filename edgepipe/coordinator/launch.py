@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +27,6 @@ from edgepipe.coordinator.prepared import Prepared
 from edgepipe.coordinator.progress import Progress
 from edgepipe.coordinator.surveying import Surveyed
 from edgepipe.core.frame import Codec, JobId
-from edgepipe.core.model import ModelShape
 from edgepipe.core.pipeline import Plan, Stage
 from edgepipe.core.profile import Address, DeviceProfile
 from edgepipe.core.remedy import require_fit
@@ -81,7 +80,7 @@ async def _start_local(where: Where, count: int, stack: AsyncExitStack) -> Searc
 async def weight_parts(
     prepared: Prepared, *, home: Path, progress: Callable[[int, int], None]
 ) -> tuple[Part, ...]:
-    """The model's content-addressed parts; hashed off the event loop the first time.
+    """The model's content-addressed parts, and its adapter's; hashed off the event loop.
 
     Once this is cancelled, its thread ends after the part that it is at.
     """
@@ -93,9 +92,11 @@ async def weight_parts(
         progress(done_bytes, total_bytes)
 
     def work() -> tuple[Part, ...]:
-        return build_parts(
+        adapter = prepared.adapter.parts(home) if prepared.adapter is not None else ()
+        weights = build_parts(
             prepared.model.tensors(), prepared.shape.parameters, home=home, progress=report
         )
+        return (*weights, *adapter)
 
     try:
         return await asyncio.to_thread(work)
@@ -107,10 +108,9 @@ def deployment(
     prepared: Prepared, chosen: Plan, roster: Roster, parts: Sequence[Part], how: How
 ) -> Deployment:
     """What a plan puts on the nodes of a roster. Raises PlanError if a device is gone."""
-    shape = prepared.shape
     places = [_find(roster, stage) for stage in chosen.stages]
     stages = tuple(
-        _place(shape, stage, place, parts, how.codec or stage.codec_forward)
+        _place(prepared, stage, place, parts, how.codec or stage.codec_forward)
         for stage, place in zip(chosen.stages, places, strict=True)
     )
     return Deployment(
@@ -120,8 +120,8 @@ def deployment(
         engine="torch",
         config=prepared.model.config,
         dtype=chosen.inputs.dtype,
-        hidden_size=shape.hidden_size,
-        vocab_size=shape.vocab_size,
+        hidden_size=prepared.shape.hidden_size,
+        vocab_size=prepared.shape.vocab_size,
         num_slots=chosen.inputs.num_slots,
         num_groups=chosen.num_groups,
         max_positions=chosen.inputs.max_positions,
@@ -141,13 +141,13 @@ def _find(roster: Roster, stage: Stage) -> tuple[Node, DeviceProfile]:
 
 
 def _place(
-    shape: ModelShape,
+    prepared: Prepared,
     stage: Stage,
     place: tuple[Node, DeviceProfile],
     parts: Sequence[Part],
     codec: Codec,
 ) -> StagePlace:
-    items = shape.items(stage.first, stage.end, embedding=stage.embedding, head=stage.head)
+    items = prepared.shape.items(stage.first, stage.end, embedding=stage.embedding, head=stage.head)
     node, device = place
     return StagePlace(
         node=node.profile,
@@ -156,8 +156,9 @@ def _place(
         end=stage.end,
         embedding=stage.embedding,
         head=stage.head,
-        parts=parts_for(parts, shape.tensors(items)),
+        parts=parts_for(parts, prepared.tensors(items)),
         codec=codec,
+        options=prepared.options,
     )
 
 
@@ -186,15 +187,30 @@ class Running:
     surveyed: Surveyed | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tailor:
+    """What a job makes of a plan before it is shown, and of its deployment."""
+
+    plan: Callable[[Plan], Plan] = lambda plan: plan
+    deployment: Callable[[Deployment, Plan], Deployment] = lambda deployment, _plan: deployment
+
+
 @asynccontextmanager
 async def open_model(
-    prepared: Prepared, where: Where, how: How, *, max_positions: int, interface: Interface
+    prepared: Prepared,
+    where: Where,
+    how: How,
+    *,
+    max_positions: int,
+    interface: Interface,
+    tailor: Tailor | None = None,
 ) -> AsyncIterator[Running]:
     """Find devices, plan, deploy; on leaving, give everything back.
 
     Raises PlanError where nothing is usable or the model does not fit, and whatever a stage
     fails with.
     """
+    tailor = tailor or Tailor()
     check_cut(how, prepared.shape)
     reading = weight_parts(prepared, home=where.home, progress=interface.hashing)
     try:
@@ -210,9 +226,11 @@ async def open_model(
                     home=where.home,
                     interface=interface,
                 )
+                planned = replace(planned, plan=tailor.plan(planned.plan))
                 require_fit(planned.plan)
                 interface.planned(planned, roster)
                 deployed = deployment(prepared, planned.plan, roster, parts, how)
+                deployed = tailor.deployment(deployed, planned.plan)
                 async with open_pipeline(deployed, roster.nodes, interface) as pipeline:
                     interface.deployed()
                     yield Running(plan=planned.plan, pipeline=pipeline, surveyed=planned.surveyed)

@@ -131,11 +131,11 @@ def _from_folder(name: str, folder: Path, *, repo: str | None = None) -> Model:
 
 
 def _model(name: str, folder: Path, *, gguf: Path | None = None, repo: str | None = None) -> Model:
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise ModelError(f"{folder / 'config.json'} names no model_type: add it.")
     config.pop("auto_map", None)  # points to code, which is never followed
-    generation = _read_json(folder / "generation_config.json")
+    generation = read_json(folder / "generation_config.json")
     return Model(
         name=name,
         config=config,
@@ -175,7 +175,7 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is no such file."""
     if not path.is_file():
         return {}

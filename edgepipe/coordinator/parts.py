@@ -46,6 +46,14 @@ class Part:
         with self.open() as reader:
             return reader.read(offset, length)
 
+    def write(self, folder: Path) -> Path:
+        """Write the part into a folder, named for its hash; returns its path."""
+        path = folder / f"{self.sha256}.safetensors"
+        with path.open("wb") as file, self.open() as reader:
+            for chunk in reader.chunks():
+                file.write(chunk)
+        return path
+
 
 def build_parts(
     source: Iterable[SourceTensor],

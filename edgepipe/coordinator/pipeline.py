@@ -24,6 +24,7 @@ from edgepipe.coordinator.stage_client import (
     Report,
     StageClient,
     StageMeter,
+    StageReport,
 )
 from edgepipe.coordinator.worker_calls import LinkFigures, WorkerCalls
 from edgepipe.core.failure import StageFailure, cause, named
@@ -76,6 +77,7 @@ class Pipeline:
     tasks: asyncio.TaskGroup
     clients: list[StageClient] = field(default_factory=list)
     num_tokens: int = 0
+    reports: asyncio.Queue[StageReport] = field(default_factory=asyncio.Queue)
     _job: Job = field(init=False)
     _granted: dict[int, Granted] = field(default_factory=dict)
     _failures: list[StageFailure] = field(default_factory=list)
@@ -118,6 +120,10 @@ class Pipeline:
             node=self.deployment.stages[target].node.name,
             frame_bytes=frame_bytes,
         )
+
+    def fence(self, stage: int) -> int:
+        """Of the lease on a stage's device."""
+        return self._job.fences[stage]
 
     async def meter(self) -> list[StageMeter]:
         """What every stage has done since it was loaded, in ring order."""
@@ -173,6 +179,8 @@ class Pipeline:
                 self._produce(event.sequence, event)
             case StageMeter():
                 self._meters.put_nowait(event)
+            case StageReport():
+                self.reports.put_nowait(event)
             case _:
                 for instruction in self._job.handle(event):
                     self._carry_out(instruction)

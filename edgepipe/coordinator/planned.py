@@ -18,6 +18,7 @@ from edgepipe.coordinator.planning import (
     explained,
     make_plan,
     pinned_plan,
+    takes,
 )
 from edgepipe.coordinator.prepared import Prepared
 from edgepipe.coordinator.surveying import Measuring, Surveyed, survey
@@ -55,6 +56,8 @@ async def plan_for(
 
     Raises PlanError where nothing is usable, and as `make_plan`.
     """
+    if how.preferred is not None and takes(how.preferred, roster):
+        return Planned(plan=how.preferred, surveyed=None)
     if how.pinned is not None:
         return Planned(plan=pinned_plan(how.pinned, prepared.shape, max_positions), surveyed=None)
     check_usable(roster, how)

@@ -32,7 +32,10 @@ MAX_REASONS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class How:
-    """How to cut the model, and what its stages hold and send. None means: choose."""
+    """How to cut the model, and what its stages hold and send. None means: choose.
+
+    A `preferred` plan is taken where all of its devices are free, as by a run that is resumed.
+    """
 
     objective: Objective = Objective.LATENCY
     strategy: Strategy | None = None
@@ -40,8 +43,10 @@ class How:
     nodes: tuple[str, ...] | None = None
     split: tuple[int, ...] | None = None
     pinned: Plan | None = None
+    preferred: Plan | None = None
     dtype: DType | None = None
     codec: Codec | None = None
+    codec_backward: Codec | None = None
     num_slots: int = 1
     prefill_chunk: int = PREFILL_CHUNK
     prompt_tokens: int = DEFAULT_PROMPT_TOKENS
@@ -148,6 +153,7 @@ def asked_of(shape: ModelShape, survey: Survey, how: How, max_positions: int) ->
         nodes=how.nodes,
         num_stages=how.num_stages,
         codec=how.codec,
+        codec_backward=how.codec_backward,
     )
 
 
@@ -162,6 +168,12 @@ def pinned_plan(pinned: Plan, shape: ModelShape, max_positions: int) -> Plan:
         )
     require_fit(pinned)
     return pinned
+
+
+def takes(plan: Plan, roster: Roster) -> bool:
+    """Whether every device of a plan is here and free."""
+    free = {(each.node, each.device.id) for each in candidates(roster)}
+    return free.issuperset((stage.node, stage.device) for stage in plan.stages)
 
 
 def explained(error: PlanError, roster: Roster) -> PlanError:

@@ -29,7 +29,7 @@ def reference_logits(
     """Logits float32 [tokens, vocab] of a prompt, from one engine that holds every layer."""
     engine = TorchEngine("cpu")
     with tempfile.TemporaryDirectory() as folder:
-        files = tuple(_write(part, Path(folder)) for part in parts)
+        files = tuple(part.write(Path(folder)) for part in parts)
         spec = StageSpec(
             config=config,
             first=0,
@@ -46,11 +46,3 @@ def reference_logits(
     logits = engine.forward([span], torch.tensor(prompt_ids), all_logits=True)
     rows: Logits = logits.numpy()
     return rows
-
-
-def _write(part: Part, folder: Path) -> Path:
-    path = folder / f"{part.sha256}.safetensors"
-    with path.open("wb") as file, part.open() as reader:
-        for chunk in reader.chunks():
-            file.write(chunk)
-    return path

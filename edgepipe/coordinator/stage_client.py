@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from edgepipe.coordinator.deployment import Deployment
+from edgepipe.coordinator.deployment import Deployment, TrainingSetup
 from edgepipe.core.api import API
 from edgepipe.core.failure import StageFailure
 from edgepipe.core.frame import SequenceId
@@ -23,10 +23,15 @@ from edgepipe.core.job import (
     StageLoaded,
     TokenSampled,
 )
+from edgepipe.core.order import Order
 from edgepipe.core.profile import Address
+from edgepipe.core.training import Decision, StageApplied, StageReady
 from edgepipe.errors import EdgepipeError, StageLost, Unreachable
 from edgepipe.transport import convert, status
 from edgepipe.wire.v1 import stage_pb2, stage_pb2_grpc
+
+Ids = npt.NDArray[np.int32]
+"""Tokens or targets, int32 [rows]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +45,13 @@ class PromptLogits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageMemory:
-    """What a stage reported when it was loaded, in bytes."""
+    """What a stage reported when it was loaded, in bytes; `units` are kept of one that trains."""
 
     weight_bytes: int
     kv_bytes: int
     baseline_bytes: int
     peak_bytes: int
+    units: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +63,15 @@ class StageMeter:
     num_frames: int
 
 
-Report = PromptLogits | StageMeter
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageReport:
+    """What a stage that trains says of an order."""
+
+    stage: int
+    report: StageReady | StageApplied
+
+
+Report = PromptLogits | StageMeter | StageReport
 """What a stage says beside the job's own events."""
 
 
@@ -141,7 +155,18 @@ class StageClient:
             options_json=json.dumps(place.options, sort_keys=True),
             num_groups=deployment.num_groups,
         )
+        if deployment.setup is not None:
+            self._fill(load.training, deployment.setup)
         self._send(stage_pb2.Command(load=load))
+
+    def _fill(self, wire: stage_pb2.Training, setup: TrainingSetup) -> None:
+        credits = setup.credits_of(self.stage)  # noqa: A001 -- the transport's own term
+        convert.fill_training(wire, setup.training)
+        wire.max_rows = setup.max_rows
+        wire.max_order_rows = setup.max_order_rows
+        wire.credits_forward = credits.forward
+        wire.credits_backward = credits.backward
+        wire.exchange = setup.exchange
 
     def connect(self, addresses: tuple[Address, ...], fence: int, node: str) -> None:
         """Have the stage dial the next one."""
@@ -164,6 +189,24 @@ class StageClient:
         """Ask what the stage has done."""
         self._send(stage_pb2.Command(meter=stage_pb2.Meter()))
 
+    def order(self, order: Order) -> None:
+        """Tell the stage what to do for a step."""
+        self._send(stage_pb2.Command(order=convert.order_to_wire(order)))
+
+    def tokens(self, number: int, microbatch: int, tokens: Ids | None, targets: Ids | None) -> None:
+        """Give the stage a microbatch's tokens, or its targets."""
+        message = stage_pb2.Tokens(
+            order=number,
+            microbatch=microbatch,
+            token_ids=convert.ids_to_wire(tokens),
+            targets=convert.ids_to_wire(targets),
+        )
+        self._send(stage_pb2.Command(tokens=message))
+
+    def decide(self, decision: Decision) -> None:
+        """Tell the stage what becomes of an order."""
+        self._send(stage_pb2.Command(decide=convert.decision_to_wire(decision)))
+
     # --------------------------------------------------------------------------------- events
 
     def _take(self, event: stage_pb2.Event) -> None:
@@ -185,6 +228,12 @@ class StageClient:
                 self.post(self._logits(event.logits))
             case "metered":
                 self.post(self._metered(event.metered))
+            case "ready":
+                ready = convert.ready_from_wire(event.ready)
+                self.post(StageReport(stage=self.stage, report=ready))
+            case "applied":
+                applied = convert.applied_from_wire(event.applied)
+                self.post(StageReport(stage=self.stage, report=applied))
             case _:
                 pass  # `cancelled`, or an event of a later version: nothing waits for it
 
@@ -194,6 +243,7 @@ class StageClient:
             kv_bytes=loaded.kv_bytes,
             baseline_bytes=loaded.baseline_bytes,
             peak_bytes=loaded.peak_bytes,
+            units=tuple(convert.text(unit) for unit in loaded.units),
         )
         self.post(StageLoaded(stage=self.stage))
 

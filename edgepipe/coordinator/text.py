@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgepipe.core.text import StopScanner
 from edgepipe.errors import ModelError, PromptTooLong, UsageError
@@ -15,7 +16,15 @@ if TYPE_CHECKING:
 Message = Mapping[str, str]
 """`{"role": "system" | "user" | "assistant", "content": text}`."""
 
+Span: TypeAlias = tuple[int, int]
+"""From the first character up to the one behind the last."""
+
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+class TemplateRefused(ModelError):
+    """A chat template refuses some messages; the message is the template's own."""
 
 
 def load_tokenizer(folder: Path, *, exact: bool = False) -> Tokenizer:
@@ -93,23 +102,88 @@ class Tokenizer:
         Raises:
             ModelError: the model has no chat template, or it refuses these messages.
         """
-        from jinja2.exceptions import TemplateError  # noqa: PLC0415 (comes with transformers)
-
         if not self.has_template:
             raise ModelError("The model has no chat template: use `edgepipe run --raw` instead.")
         try:
-            ids: list[int] = self._inner.apply_chat_template(
-                [dict(message) for message in messages],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=False,
+            ids: list[int] = self._templated(
+                messages, add_generation_prompt=True, tokenize=True, return_dict=False
             )
-        except TemplateError as error:
+        except TemplateRefused as error:
             raise ModelError(
                 f"The model's chat template refuses these messages ({error}): change them, "
                 "or use --raw."
             ) from error
         return ids
+
+    @property
+    def marks_answers(self) -> bool:
+        """Whether the chat template itself says what the assistant said: `{% generation %}`."""
+        return bool(_GENERATION.search(self._inner.get_chat_template()))
+
+    def answer_mask(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+        """The ids of a conversation, and which the template marks as the assistant's.
+
+        Raises:
+            TemplateRefused: the template refuses these messages.
+        """
+        found = self._templated(
+            messages,
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+            tokenizer_kwargs={"verbose": False},
+        )
+        return found["input_ids"], [bool(mark) for mark in found["assistant_masks"]]
+
+    def conversation(self, messages: Sequence[Message], *, answer_next: bool = False) -> str:
+        """A conversation as text, with the head of the assistant's next turn if `answer_next`.
+
+        Raises:
+            TemplateRefused: the template refuses these messages.
+        """
+        text: str = self._templated(messages, add_generation_prompt=answer_next, tokenize=False)
+        return text
+
+    def conversation_ids(self, texts: Sequence[str]) -> list[tuple[list[int], list[Span]]]:
+        """The ids of what `conversation` gave, and the characters that each stands for.
+
+        Raises:
+            ModelError: the tokenizer cannot tell characters.
+        """
+        if not self._inner.is_fast:
+            raise ModelError(
+                "The model's tokenizer does not tell which characters a token stands for: "
+                "add its tokenizer.json."
+            )
+        found = self._inner(
+            list(texts),
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        return list(zip(found["input_ids"], found["offset_mapping"], strict=True))
+
+    def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of whole texts: special tokens as the tokenizer adds them, EOS at the end."""
+        found: list[list[int]] = self._inner(
+            list(texts), add_special_tokens=True, return_attention_mask=False, verbose=False
+        )["input_ids"]
+        return [self._ended(ids) for ids in found]
+
+    def _ended(self, ids: list[int]) -> list[int]:
+        eos = self._inner.eos_token_id
+        return ids if eos is None or ids[-1:] == [eos] else [*ids, eos]
+
+    def _templated(self, messages: Sequence[Message], **options: Any) -> Any:
+        from jinja2.exceptions import TemplateError  # noqa: PLC0415 (comes with transformers)
+
+        try:
+            return self._inner.apply_chat_template(
+                [dict(message) for message in messages], **options
+            )
+        except TemplateError as error:
+            raise TemplateRefused(str(error)) from error
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids, without special tokens."""

@@ -41,7 +41,7 @@ class Table:
         """The table of this name, empty where there is none. Raises UsageError."""
         values = self.values.get(key, {})
         if not isinstance(values, dict):
-            raise self.wrong(f"{key} is {_kind(values)}: write a table, [{key}]")
+            raise self.wrong(f"{key} is {kind_of(values)}: write a table, [{key}]")
         return Table(file=self.file, place=key, values=values)
 
     def tables(self, key: str, *, at_most: int) -> tuple[Table, ...]:
@@ -63,7 +63,7 @@ class Table:
     def checked(self, what: str, value: object, *, low: float, high: float) -> float:
         """The value as such a number; `what` names it. Raises UsageError."""
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.wrong(f"{what} is {_kind(value)}: write a number")
+            raise self.wrong(f"{what} is {kind_of(value)}: write a number")
         if value < 0:
             raise self.wrong(f"{what} is negative: write a number from {low:g} to {high:g}")
         if not low <= value <= high:
@@ -74,7 +74,7 @@ class Table:
         """Text that matches the pattern, which `wants` describes. Raises UsageError."""
         value = self._wanted(key)
         if not isinstance(value, str):
-            raise self.wrong(f"{key} is {_kind(value)}: write {wants} in quotes")
+            raise self.wrong(f"{key} is {kind_of(value)}: write {wants} in quotes")
         if pattern.fullmatch(value) is None:
             letters = ", of letters, digits, dots, dashes and underscores"
             more = letters if pattern is NAME else ""
@@ -87,27 +87,35 @@ class Table:
         return self.values[key]
 
 
-def read_toml(file: Path) -> Table:
-    """The whole file. Raises UsageError where it cannot be read or is not TOML in UTF-8."""
+def read_toml(file: Path, *, wanted: str = "a cluster file") -> Table:
+    """The whole file; `wanted` is what it should be.
+
+    Raises UsageError where it cannot be read or is not TOML in UTF-8.
+    """
     try:
         with file.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}") from None
+    return parse_toml(file, data, wanted=wanted)
+
+
+def parse_toml(file: Path, data: bytes, *, wanted: str) -> Table:
+    """The same of a file that was read. Raises UsageError."""
     whole = Table(file=file, place="", values={})
     if len(data) > MAX_FILE_BYTES:
-        raise whole.wrong(f"larger than {MAX_FILE_BYTES >> 10} KiB: give a cluster file")
-    return Table(file=file, place="", values=_parsed(whole, data))
+        raise whole.wrong(f"larger than {MAX_FILE_BYTES >> 10} KiB: give {wanted}")
+    return Table(file=file, place="", values=_parsed(whole, data, wanted))
 
 
-def _parsed(whole: Table, data: bytes) -> dict[str, Any]:
+def _parsed(whole: Table, data: bytes, wanted: str) -> dict[str, Any]:
     try:
         return tomllib.loads(data.decode())
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise whole.wrong(f"line {line}: not UTF-8 text: save the file as UTF-8") from None
     except RecursionError:
-        raise whole.wrong("nested too deeply: give a cluster file") from None
+        raise whole.wrong(f"nested too deeply: give {wanted}") from None
     except tomllib.TOMLDecodeError as error:
         raise whole.wrong(f"not valid TOML: {str(error)[:200]}: correct it") from None
     except ValueError:  # int's, for thousands of digits
@@ -121,7 +129,7 @@ def _advice(key: str, names: Sequence[str]) -> str:
     return f"it takes {', '.join(names)}" if len(names) <= MAX_KEYS_LISTED else "leave it out"
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
     """What a value of the wrong type is, in a word or two."""
     match value:
         case bool():

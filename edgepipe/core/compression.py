@@ -1,6 +1,7 @@
 """Which codec a link takes: the one that gets a frame across soonest, its own time included.
 
-Of codecs that are as fast the least lossy; on one machine none, unless the user named one.
+Of codecs that are as fast the least lossy; on one machine none, unless the user named one. int4 is
+never chosen: it is the user's alone, for activations, and gradients then travel as int8.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from edgepipe.core.payload import payload_bytes
 from edgepipe.core.problem import Floats
 from edgepipe.core.survey import Survey
 
-LOSSY_ORDER = (Codec.NONE, Codec.BF16, Codec.INT8)
+LOSSY_ORDER = (Codec.NONE, Codec.BF16, Codec.INT8, Codec.INT4)
 """From the least lossy on."""
+
+_ELIGIBLE = LOSSY_ORDER[: LOSSY_ORDER.index(Codec.INT4)]
+"""What may be chosen where the user leaves the choice."""
 
 _WORTH = 0.95
 """A lossier codec must save a twentieth of the time."""
@@ -73,6 +77,16 @@ def compression_of(survey: Survey, rows: Rows, table: Table) -> Compression:
     )
 
 
+def gradient_codec(codec: Codec) -> Codec:
+    """How gradients travel where the user wants activations to travel as `codec`."""
+    return Codec.INT8 if codec is Codec.INT4 else codec
+
+
+def gradient_codecs(table: Table) -> Table:
+    """The same of every link."""
+    return tuple(tuple(gradient_codec(codec) for codec in row) for row in table)
+
+
 def less_lossy(codec: Codec) -> tuple[Codec, ...]:
     """The codecs that lose less than this one, the least lossy first."""
     return LOSSY_ORDER[: LOSSY_ORDER.index(codec)]
@@ -87,7 +101,7 @@ def _choose(survey: Survey, rows: Rows, sender: int, receiver: int) -> Codec:
     if here.machine == there.machine:
         return Codec.NONE
     best = Codec.NONE
-    for codec in LOSSY_ORDER[1:]:
+    for codec in _ELIGIBLE[1:]:
         if _hop_s(survey, rows, codec, sender, receiver) < _WORTH * _hop_s(
             survey, rows, best, sender, receiver
         ):

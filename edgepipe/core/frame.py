@@ -41,11 +41,15 @@ _ITEMSIZE = {DType.FLOAT32: 4, DType.BFLOAT16: 2, DType.FLOAT16: 2, DType.INT64:
 
 
 class Codec(StrEnum):
-    """How rows are written into a payload; `auto` is resolved before anything is sent."""
+    """How rows are written into a payload; `auto` is resolved before anything is sent.
+
+    `int4` is for activations alone, and only where the user asks for it.
+    """
 
     NONE = "none"
     BF16 = "bf16"
     INT8 = "int8"
+    INT4 = "int4"
 
 
 class Direction(StrEnum):

@@ -207,7 +207,7 @@ def _item_inputs(asked: Asked, case: Case) -> tuple[ItemInput, ...]:
     ]
     if case.setting.objective is not Objective.TRAIN:
         return tuple(plain)
-    trained = footprint(asked, case.setting, case.rows)
+    trained = footprint(asked, case.setting)
     return tuple(_trained(trained, item, each) for item, each in zip(items, plain, strict=True))
 
 

@@ -12,7 +12,8 @@ from edgepipe.core.hop import Frame, Place
 from edgepipe.core.posing import Asked, Case, posed, train_seconds
 from edgepipe.core.problem import Placement, item_range
 from edgepipe.core.ring import Visit
-from edgepipe.core.schedule import Action, ScheduleName, generate
+from edgepipe.core.schedule import Action, Schedule
+from edgepipe.core.schedule_choice import Wish
 from edgepipe.core.simulate import Boundary, TrainStage, infer, train
 from edgepipe.core.simulation import Simulation
 from edgepipe.core.work import Objective
@@ -42,25 +43,37 @@ class Outcome:
 
 def play(asked: Asked, case: Case, placement: Placement) -> Outcome:
     """Simulate a placement."""
-    found = cost(case.problem, placement)
     if case.setting.objective is Objective.TRAIN:
-        simulation: Simulated = _train(asked, case, placement, found)
-        seconds = simulation.seconds + found.return_s + found.update_s + _fixed_s(case)
-    else:
-        simulation = infer(case.problem, placement)
-        seconds = simulation.seconds
+        return play_by(asked, case, placement, Wish())[0]
+    found = cost(case.problem, placement)
+    simulation = infer(case.problem, placement)
     return Outcome(
         case=case,
         placement=placement,
         cost=found,
         simulation=simulation,
-        seconds=seconds * case.setting.weight(asked.work),
+        seconds=simulation.seconds * case.setting.weight(asked.work),
     )
+
+
+def play_by(asked: Asked, case: Case, placement: Placement, wish: Wish) -> tuple[Outcome, Schedule]:
+    """Simulate a training step by a schedule of the user's choice; that schedule."""
+    found = cost(case.problem, placement)
+    schedule = wish.schedule(len(placement), case.setting.num_microbatches, found.inflight)
+    simulation = _train(asked, case, placement, schedule)
+    outcome = Outcome(
+        case=case,
+        placement=placement,
+        cost=found,
+        simulation=simulation,
+        seconds=simulation.seconds + found.return_s + found.update_s + _fixed_s(case),
+    )
+    return outcome, schedule
 
 
 def refine(asked: Asked, best: Outcome) -> Outcome:
     """The same with less lossy codecs wherever they cost next to nothing."""
-    if asked.codec is not None:
+    if asked.codec is not None or asked.codec_backward is not None:
         return best
     limit = best.seconds * _WORSE
     for sender, receiver in _ways(best):
@@ -97,13 +110,9 @@ def _fixed_s(case: Case) -> float:
     return float(case.problem.goal.seconds(0.0, 0.0))
 
 
-def _train(asked: Asked, case: Case, placement: Placement, found: Cost) -> Simulation[Action]:
-    schedule = generate(
-        ScheduleName.ONE_F_ONE_B_K,
-        len(placement),
-        case.setting.num_microbatches,
-        depths=found.inflight,
-    )
+def _train(
+    asked: Asked, case: Case, placement: Placement, schedule: Schedule
+) -> Simulation[Action]:
     stages = [
         TrainStage(
             place=_place(case, stage.device),

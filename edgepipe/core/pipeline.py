@@ -124,6 +124,7 @@ class Plan:
         try:
             found = record.from_json(cls, _flattened(document))
             _check_pipeline(found.stages)
+            _check_codecs(found.stages)
         except ValueError as error:
             raise PlanError(f"this is not a plan that edgepipe saved: {error}") from error
         return found
@@ -182,3 +183,9 @@ def _check_pipeline(stages: Sequence[Stage]) -> None:
     ends = [(stage.embedding, stage.head) for stage in stages]
     if ends != [(at == 0, at == len(stages) - 1) for at in range(len(stages))]:
         raise ValueError("its embedding is not on the first stage alone, or its head on the last")
+
+
+def _check_codecs(stages: Sequence[Stage]) -> None:
+    """Raises ValueError for a codec that ruins gradients."""
+    if any(stage.codec_backward is Codec.INT4 for stage in stages):
+        raise ValueError("its gradients would travel as int4, which is for activations alone")

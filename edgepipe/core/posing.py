@@ -5,7 +5,8 @@ prefill   item_s = prefill curve at the chunk's rows
                    + rows · half the prompt · prefill_attention_s
 training  item_s = forward (twice where it is computed again) + backward, at a microbatch's rows
 links     latency + what the runtime adds on the sender + encoding there and decoding here;
-          without a NIC's word, its best link is what it carries
+          without a NIC's word, its best link is what it carries. Where gradients have another
+          codec, both ways take as long as the slower one
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from typing import assert_never
 import numpy as np
 
 from edgepipe.core.candidates import Candidate
-from edgepipe.core.compression import Compression, Rows, Table, compress, compression_of
+from edgepipe.core.compression import (
+    Compression,
+    Rows,
+    Table,
+    compress,
+    compression_of,
+    gradient_codecs,
+)
 from edgepipe.core.frame import Codec
 from edgepipe.core.model import ModelShape
 from edgepipe.core.problem import Device, Floats, Ints, Problem, Traffic, Training
@@ -38,6 +46,8 @@ _GRADIENT_ROW_BYTES = 4
 class Asked:
     """All that a plan is made from; `unnamed` are devices that the user did not name.
 
+    `codec_backward` is the user's word on gradients, where it is another than on activations.
+
     `stage_bytes` is of inference.
     """
 
@@ -46,6 +56,7 @@ class Asked:
     work: Work
     stage_bytes: Ints
     codec: Codec | None = None
+    codec_backward: Codec | None = None
     num_stages: int | None = None
     in_order: bool = False
     unnamed: tuple[Candidate, ...] = ()
@@ -69,6 +80,7 @@ class Asked:
         nodes: Sequence[str] | None = None,
         num_stages: int | None = None,
         codec: Codec | None = None,
+        codec_backward: Codec | None = None,
     ) -> Asked:
         """Count what stages take, on all devices of a survey or on those of `nodes`, in order.
 
@@ -82,6 +94,7 @@ class Asked:
             work=work,
             stage_bytes=stage_bytes_of(model, work.workload),
             codec=codec,
+            codec_backward=codec_backward,
             num_stages=num_stages,
             in_order=nodes is not None and num_stages in {None, len(named.devices)},
             unnamed=tuple(each for each in survey.devices if each.key not in keys),
@@ -113,7 +126,20 @@ def pose(asked: Asked, setting: Setting, codecs: Table | None = None) -> Case:
         else compression_of(asked.survey, rows, codecs)
     )
     trains = setting.objective is Objective.TRAIN
-    return posed(asked, setting, rows, forward, forward if trains else None)
+    return posed(asked, setting, rows, forward, _backward(asked, rows, forward) if trains else None)
+
+
+def _backward(asked: Asked, rows: Rows, forward: Compression) -> Compression:
+    """Each link's codec for activations is also its codec for gradients, where it may be."""
+    named = asked.codec_backward
+    table = (
+        gradient_codecs(forward.codecs)
+        if named is None
+        else tuple((named,) * len(row) for row in forward.codecs)
+    )
+    if table == forward.codecs:
+        return forward
+    return compression_of(asked.survey, rows, table)
 
 
 def posed(
@@ -129,16 +155,16 @@ def posed(
     problem = Problem(
         devices=tuple(_device(candidate) for candidate in asked.survey.devices),
         item_s=_item_s(asked, setting, rows.num_rows),
-        stage_bytes=(held_bytes(footprint(asked, setting, rows)) if trains else asked.stage_bytes),
+        stage_bytes=(held_bytes(footprint(asked, setting)) if trains else asked.stage_bytes),
         link_bytes_per_s=_bytes_per_s(asked.survey),
-        link_latency_s=latency_s + forward.seconds,
+        link_latency_s=latency_s + _codec_s(forward, backward),
         return_latency_s=latency_s,
         frame_share=forward.share,
         gradient_share=None if backward is None else backward.share,
         traffic=_traffic(asked, setting, rows),
         goal=setting.goal(4 * float(latency_s[latency_s < UNREACHABLE_S].max(initial=0.0))),
         nics=asked.survey.nics,
-        training=_training(asked, setting, rows) if trains else None,
+        training=_training(asked, setting) if trains else None,
         num_stages=None if asked.in_order else asked.num_stages,
         order=tuple(range(len(asked.survey.devices))) if asked.in_order else None,
     )
@@ -155,7 +181,7 @@ def _rows(asked: Asked, setting: Setting) -> Rows:
             num_rows = round(work.chunk_rows)
         case Objective.TRAIN:
             assert work.batch is not None
-            num_rows = work.batch.num_tokens // setting.num_microbatches
+            num_rows = -(-work.batch.num_tokens // setting.num_microbatches)
         case _:
             assert_never(setting.objective)
     return Rows(num_rows=num_rows, hidden_size=asked.model.hidden_size, dtype=work.workload.dtype)
@@ -219,23 +245,23 @@ def _exchange_bytes(asked: Asked) -> int | None:
     return seen * asked.model.hidden_size * _GRADIENT_ROW_BYTES
 
 
-def footprint(asked: Asked, setting: Setting, rows: Rows) -> Footprint:
+def footprint(asked: Asked, setting: Setting) -> Footprint:
     """How the model is trained in a setting."""
     assert asked.work.batch is not None
     return Footprint(
         model=asked.model,
         dtype=asked.work.workload.dtype,
         batch=asked.work.batch,
-        rows=rows.num_rows,
+        rows=asked.work.batch.most_rows(setting.num_microbatches),
         recompute=setting.recompute,
     )
 
 
-def _training(asked: Asked, setting: Setting, rows: Rows) -> Training:
+def _training(asked: Asked, setting: Setting) -> Training:
     assert asked.work.batch is not None
     full = asked.work.batch.mode is TrainMode.FULL
     return Training(
-        inflight_bytes=inflight_bytes(footprint(asked, setting, rows)),
+        inflight_bytes=inflight_bytes(footprint(asked, setting)),
         update_s=np.array(
             [
                 [item.update_s if full else 0.0 for item in speed.items]
@@ -255,6 +281,11 @@ def _device(candidate: Candidate) -> Device:
         memory_limit_bytes=device.memory_limit_bytes,
         baseline_bytes=device.baseline_bytes,
     )
+
+
+def _codec_s(forward: Compression, backward: Compression | None) -> Floats:
+    """What the codecs take on every link [D, D]."""
+    return forward.seconds if backward is None else np.maximum(forward.seconds, backward.seconds)
 
 
 def _bytes_per_s(survey: Survey) -> Floats:

@@ -22,7 +22,7 @@ from edgepipe.core.speed import CodecSpeed, Curve, DeviceSpeed, ItemSpeed
 ADAMW_BYTES_PER_PARAMETER = 28
 """Weight, mean and variance read and written, the gradient read: seven float32 values."""
 
-_CODEC_BYTES = {Codec.BF16: 2, Codec.INT8: 1}
+_CODEC_BYTES = {Codec.BF16: 2, Codec.INT8: 1, Codec.INT4: 0.5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

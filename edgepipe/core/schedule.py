@@ -75,6 +75,15 @@ class Schedule:
         named = (action.microbatch for action in chain.from_iterable(self.stages))
         return 1 + max(named, default=-1)
 
+    def first(self, num_microbatches: int) -> Schedule:
+        """The schedule without its later microbatches; one that can be run stays so."""
+        return Schedule(
+            stages=tuple(
+                tuple(action for action in actions if action.microbatch < num_microbatches)
+                for actions in self.stages
+            )
+        )
+
     def inflight(self, stage: int) -> int:
         """The most microbatches that the stage holds: forward done, backward not."""
         steps = (1 if action.kind is Kind.FORWARD else -1 for action in self.stages[stage])

@@ -87,7 +87,9 @@ def _trained(batch: Batch) -> Iterator[Setting]:
         for count in range(min(batch.sequences, MAX_MICROBATCHES), 0, -1)
         if batch.sequences % count == 0
     ]
-    for recompute in (False, True):
+    if batch.microbatches is not None:
+        counts = [batch.microbatches]
+    for recompute in (False, True) if batch.recompute is None else (batch.recompute,):
         for count in counts:
             yield Setting(
                 objective=Objective.TRAIN,

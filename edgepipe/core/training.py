@@ -109,3 +109,43 @@ class Broken:
 
     microbatch: int
     what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageReady:
+    """What a stage reports once all microbatches of an order are through.
+
+    `loss_sums` are each microbatch's, on the last stage. Seconds are the compute thread's, bytes
+    the encoded payloads' down and up, `inflight` the most microbatches that were held.
+    """
+
+    order: int
+    sum_of_squares: float
+    loss_sums: tuple[float, ...]
+    broken: Broken | None
+    busy_s: float
+    forward_s: float
+    backward_s: float
+    sent_bytes: int
+    returned_bytes: int
+    inflight: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageApplied:
+    """A stage has carried out the decision on an order; the peak is of its process so far."""
+
+    order: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What becomes of an order that every stage was ready for: no update, and it is forgotten.
+
+    With `export` the stages apply nothing more until what they trained was read.
+    """
+
+    order: int
+    update: Update | None
+    export: bool = False

@@ -37,17 +37,28 @@ class TrainMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """What a training step learns from: so many sequences of so many tokens."""
+    """What a training step learns from: so many sequences of so many tokens, on average.
+
+    `longest` is of any sequence, where they are unequal: memory is for that. The user may have
+    said into how many microbatches it is cut, and whether activations are computed again.
+    """
 
     mode: TrainMode = TrainMode.LORA
     sequences: int = 8
     sequence_length: int = 512
     rank: int = 16
+    longest: int | None = None
+    microbatches: int | None = None
+    recompute: bool | None = None
 
     @property
     def num_tokens(self) -> int:
         """Tokens of a step."""
         return self.sequences * self.sequence_length
+
+    def most_rows(self, num_microbatches: int) -> int:
+        """Tokens of a microbatch, at most."""
+        return -(-self.sequences // num_microbatches) * (self.longest or self.sequence_length)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,7 @@ class EmulatedEngine:
     ) -> torch.Tensor:
         """Zeros of the right shape after `forward_s`; logits that favour the position's number."""
         assert self._spec is not None
-        _take(self._spec.options["forward_s"])
+        take(self._spec.options["forward_s"])
         if not self._spec.head:
             return self._zeros(inputs.shape[0])
         positions = [
@@ -79,7 +79,7 @@ class EmulatedEngine:
         self._spec = None
 
 
-def _take(seconds: float) -> None:
+def take(seconds: float) -> None:
     """Take so long: asleep, but for the last moment, since a sleep ends late."""
     end_s = time.perf_counter() + seconds
     if seconds > OVERSLEPT_S:
@@ -95,6 +95,11 @@ def _check(options: Mapping[str, Any]) -> None:
             f"an emulated stage takes 0 to {MAX_FORWARD_S:.0f} s a frame, not {forward_s}"
         )
     for name in ("hidden_size", "vocab_size"):
-        size = options.get(name)
-        if not isinstance(size, int) or not 0 < size <= MAX_SIZE:
-            raise ModelError(f"an emulated stage has a {name} of 1 to {MAX_SIZE}, not {size}")
+        check_size(options, name)
+
+
+def check_size(options: Mapping[str, Any], name: str) -> None:
+    """Raise ModelError unless the option is a size."""
+    size = options.get(name)
+    if not isinstance(size, int) or not 0 < size <= MAX_SIZE:
+        raise ModelError(f"an emulated stage has a {name} of 1 to {MAX_SIZE}, not {size}")

@@ -177,7 +177,7 @@ async def test_progress_comes_first_and_then_what_was_measured(worker: Worker) -
     assert layer.decode.at(1) > 0
     assert layer.forward.rows == (), "training was not asked for"
     assert measured.items.head.decode.at(1) > 0
-    assert set(measured.codecs) == {"bf16", "int8"}
+    assert set(measured.codecs) == {"bf16", "int8", "int4"}
     assert measured.overhead_s > RUNTIME_S
 
 

@@ -47,6 +47,17 @@ def test_every_objective_has_its_figure_and_its_rivals(
     assert found["stages"][0].keys() >= {*wanted, "predicted_busy", "memory_limit_bytes"}
 
 
+@pytest.mark.parametrize("codec", ["int4", "auto"])
+def test_int4_is_the_users_word_alone_and_never_for_gradients(here: Here, codec: str) -> None:
+    words = ("--objective", "train", "--strategy", "equal", "--codec", codec)
+    found = planned(here, SMALL, "student-flat", *words)
+    down = {stage["codec_forward"] for stage in found["stages"]}
+    up = {stage["codec_backward"] for stage in found["stages"]}
+    assert len(found["stages"]) > 1
+    assert "int4" not in up
+    assert (down, up) == ({"int4"}, {"int8"}) if codec == "int4" else "int4" not in down
+
+
 def test_what_is_left_out_is_told_with_its_gain(here: Here) -> None:
     found = planned(here, LARGE, "two-gamers", "--explain")
     (out,) = found["left_out"]

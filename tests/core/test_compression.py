@@ -10,7 +10,14 @@ from drawn_surveys import drawn
 from on_paper import llama, machine, surveyed
 
 from edgepipe.core.choosing import cases_of
-from edgepipe.core.compression import LOSSY_ORDER, Rows, compress, less_lossy
+from edgepipe.core.compression import (
+    LOSSY_ORDER,
+    Rows,
+    compress,
+    gradient_codec,
+    gradient_codecs,
+    less_lossy,
+)
 from edgepipe.core.frame import Codec, DType
 from edgepipe.core.outcome import Outcome, play, refine
 from edgepipe.core.payload import payload_bytes
@@ -104,7 +111,27 @@ def test_a_codec_leaves_a_share_of_the_bytes_and_takes_both_ends_time() -> None:
 
 def test_less_lossy_codecs_begin_with_none() -> None:
     assert less_lossy(Codec.INT8) == (Codec.NONE, Codec.BF16)
+    assert less_lossy(Codec.INT4) == (Codec.NONE, Codec.BF16, Codec.INT8)
     assert less_lossy(Codec.NONE) == ()
+
+
+@pytest.mark.parametrize("bytes_per_s", [1.0, 1e3, 1e6, 1e9])
+def test_int4_is_never_chosen_though_it_took_no_time(bytes_per_s: float) -> None:
+    survey = home(bytes_per_s)
+    codecs = {codec for row in compress(survey, ROWS, None).codecs for codec in row}
+    assert Codec.INT4 in survey.speeds[0].codecs
+    assert Codec.INT4 not in codecs
+
+
+def test_gradients_travel_as_activations_do_but_never_as_int4() -> None:
+    assert {codec: gradient_codec(codec) for codec in Codec} == {
+        Codec.NONE: Codec.NONE,
+        Codec.BF16: Codec.BF16,
+        Codec.INT8: Codec.INT8,
+        Codec.INT4: Codec.INT8,
+    }
+    table = ((Codec.NONE, Codec.INT4), (Codec.INT4, Codec.BF16))
+    assert gradient_codecs(table) == ((Codec.NONE, Codec.INT8), (Codec.INT8, Codec.BF16))
 
 
 def played(seed: int, objective: Objective, *, free: bool = True) -> Outcome:
@@ -149,5 +176,28 @@ def test_in_training_each_direction_of_a_boundary_steps_down_for_itself() -> Non
 def test_a_codec_that_the_user_named_stays() -> None:
     asked = replace(drawn(3, Objective.LATENCY, tight=False, free=True), codec=Codec.INT8)
     case = cases_of(asked)[0]
+    best = play(asked, case, proportional(case.problem, (0, 1)))
+    assert refine(asked, best) is best
+
+
+@pytest.mark.parametrize("objective", [each for each in Objective if each is not Objective.TRAIN])
+def test_the_users_int4_is_what_answers_are_planned_with(objective: Objective) -> None:
+    asked = replace(drawn(3, objective, tight=False, free=True), codec=Codec.INT4)
+    case = cases_of(asked)[0]
+    assert {codec for row in case.codecs for codec in row} == {Codec.INT4}
+    assert case.backward is None
+
+
+def test_in_training_the_users_int4_is_for_activations_and_gradients_are_int8() -> None:
+    asked = replace(drawn(3, Objective.TRAIN, tight=False, free=True), codec=Codec.INT4)
+    case = cases_of(asked)[0]
+    assert case.backward is not None
+    assert {codec for row in case.backward.codecs for codec in row} == {Codec.INT8}
+    assert {codec for row in case.codecs for codec in row} == {Codec.INT4}
+    problem = case.problem
+    as_int8 = cases_of(replace(asked, codec=Codec.INT8))[0].problem
+    assert (problem.frame_bytes < as_int8.frame_bytes).all()
+    assert (problem.gradient_bytes == as_int8.gradient_bytes).all()
+    assert (problem.link_latency_s == as_int8.link_latency_s).all(), "the slower of both"
     best = play(asked, case, proportional(case.problem, (0, 1)))
     assert refine(asked, best) is best

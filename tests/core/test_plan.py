@@ -12,7 +12,7 @@ from on_paper import GIB, llama, machine, surveyed
 
 from edgepipe.core.candidates import Candidate
 from edgepipe.core.fit import Workload
-from edgepipe.core.frame import DType
+from edgepipe.core.frame import Codec, DType
 from edgepipe.core.model import ModelShape
 from edgepipe.core.pipeline import Plan
 from edgepipe.core.plan import plan
@@ -359,4 +359,14 @@ def test_a_plan_with_a_gap_is_refused() -> None:
     document = make(num_stages=2).to_json()
     document["stages"][1]["layers"] = [16, 30]
     with pytest.raises(PlanError, match="do not follow one another"):
+        Plan.from_json(document)
+
+
+def test_a_plan_whose_gradients_would_be_int4_is_refused() -> None:
+    document = make(num_stages=2).to_json()
+    document["stages"][0]["codec_forward"] = "int4"
+    document["stages"][1]["codec_backward"] = "int8"
+    assert Plan.from_json(document).stages[0].codec_forward is Codec.INT4
+    document["stages"][1]["codec_backward"] = "int4"
+    with pytest.raises(PlanError, match="gradients would travel as int4"):
         Plan.from_json(document)

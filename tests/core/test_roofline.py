@@ -93,6 +93,7 @@ def test_every_weight_is_updated_once(tied: bool) -> None:
 
 def test_a_codec_moves_a_value_in_and_out() -> None:
     assert speed().codec_s(Codec.INT8, 100) == pytest.approx((300 / 100e9, 300 / 100e9))
+    assert speed().codec_s(Codec.INT4, 100) == pytest.approx((250 / 100e9, 250 / 100e9))
     assert speed().codec_s(Codec.NONE, 100) == (0, 0)
 
 

@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from netns import Lan, make_lan
+
+from bench.shaped_network import Lan, can_make_networks, make_lan
 
 
 @contextmanager
 def _lans() -> Iterator[Callable[..., Lan]]:
-    if sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("ip"):
+    if not can_make_networks():
         pytest.skip("network namespaces need Linux, root and iproute2")
     with ExitStack() as stack:
 

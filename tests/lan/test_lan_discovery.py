@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from netns import Host, Lan, next_line
+
+from bench.shaped_network import Host, Lan, next_line
 
 pytestmark = pytest.mark.netns
 

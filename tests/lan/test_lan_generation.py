@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from netns import Host, Lan, environment, next_line
+
+from bench.shaped_network import Host, Lan, environment, next_line
 
 pytestmark = pytest.mark.netns
 

@@ -9,42 +9,20 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from netns import Host, Lan, environment, next_line
+
+from bench.lan_agents import command, machines
+from bench.shaped_network import Host, Lan, environment
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 RATES = (None, "100mbit", "50mbit")
 MEDIAN, WORST = 0.10, 0.15
 EMULATED = ("10,20", "20,12,16", "10,20,14,17")
-
-
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "edgepipe", *words]
-
-
-@contextmanager
-def machines(lan: Lan, home: Path, slowdowns: list[float]) -> Iterator[list[str]]:
-    """An agent on each host but the last, which types; the flags that find them."""
-    peers = []
-    processes = []
-    for host, slowdown in zip(lan.hosts, slowdowns, strict=False):
-        settings = environment(EDGEPIPE_HOME=str(home / f"host{host.index}"), OMP_NUM_THREADS="1")
-        words = ("agent", "--name", f"m{host.index}", "--device", "cpu", "--threads", "1")
-        flags = ("--slowdown", str(slowdown), "--no-mdns", "--insecure")
-        process = host.popen(command(*words, *flags), env=settings)
-        processes.append(process)
-        port = json.loads(next_line(process, 60))["port"]
-        peers += ["--peer", f"{host.address}:{port}"]
-    yield peers
-    for process in processes:
-        process.terminate()
-        process.wait(timeout=20)
 
 
 def bench(laptop: Host, home: Path, *words: str) -> dict[str, Any]:

@@ -26,7 +26,8 @@ LAYER = ItemSpeed(
 MEASURED = Measured(
     items=Items(kinds=(0, 1, 0), layers=(LAYER, ItemSpeed()), embedding=ItemSpeed(), head=LAYER),
     codecs={
-        "int8": CodecSpeed(encode_s=1e-9, decode_s=2e-9, encode_call_s=2e-4, decode_call_s=1e-4)
+        "int8": CodecSpeed(encode_s=1e-9, decode_s=2e-9, encode_call_s=2e-4, decode_call_s=1e-4),
+        "int4": CodecSpeed(encode_s=2e-9, decode_s=3e-9),
     },
     overhead_s=1e-3,
 )

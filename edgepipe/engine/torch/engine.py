@@ -6,21 +6,19 @@ heavy libraries and what they load on first use count as its baseline and not as
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
-from edgepipe.core.frame import DType, Span
+from edgepipe.core.frame import Span
 from edgepipe.engine.base import Loaded, Progress, StageSpec
-from edgepipe.engine.torch.anatomy import Anatomy, Cut, examine
-from edgepipe.engine.torch.architecture import build_on_meta, read_config, torch_dtype
+from edgepipe.engine.torch.anatomy import Anatomy, Cut
+from edgepipe.engine.torch.architecture import torch_dtype
 from edgepipe.engine.torch.batch import Batch, batches
+from edgepipe.engine.torch.build import build_stage
 from edgepipe.engine.torch.cache import SlotCache
-from edgepipe.engine.torch.stage_model import StageModel, empty_foreign_parts, rebuild_buffers
-from edgepipe.engine.torch.weights import Loader, stage_weights
+from edgepipe.engine.torch.rehearsal import tiny_stage
+from edgepipe.engine.torch.stage_model import StageModel
 
 
 class TorchEngine:
@@ -35,17 +33,10 @@ class TorchEngine:
     def load(self, spec: StageSpec, progress: Progress) -> Loaded:
         """Build the stage on meta and read its weights; see Engine.load."""
         self.unload()
-        model = build_on_meta(read_config(spec.config), spec.dtype)
-        anatomy = examine(model)
-        cut = Cut(first=spec.first, end=spec.end, embedding=spec.embedding, head=spec.head)
-        assert 0 <= cut.first <= cut.end <= anatomy.num_layers, "a stage's layers are the model's"
-        items = stage_weights(model, anatomy, cut)
-        empty_foreign_parts(model, anatomy, cut)
-        loader = Loader(model, anatomy, config=spec.config, device=self._device)
-        weight_bytes = loader.load(items, spec.weights, progress)
-        rebuild_buffers(model, self._device)
+        built = build_stage(spec, spec.dtype, self._device, progress)
+        model, anatomy, cut = built.model, built.anatomy, built.cut
         kv_bytes = self.take(StageModel(model, anatomy, cut), anatomy, cut, spec)
-        return Loaded(weight_bytes=weight_bytes, kv_bytes=kv_bytes)
+        return Loaded(weight_bytes=built.weight_bytes, kv_bytes=kv_bytes)
 
     def take(self, stage: StageModel, anatomy: Anatomy, cut: Cut, spec: StageSpec) -> int:
         """Run a stage whose weights are there already; returns the bytes of its cache."""
@@ -112,35 +103,8 @@ def _run(
 
 def warm_up(device: str = "cpu") -> None:
     """Load and run a tiny model once, so that what torch and transformers load late is there."""
-    config = {
-        "model_type": "llama",
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "vocab_size": 64,
-        "bos_token_id": None,
-        "eos_token_id": None,
-        "max_position_embeddings": 32,
-    }
-    model = build_on_meta(read_config(config), DType.FLOAT32)
-    weights = {name: torch.zeros(meta.shape) for name, meta in model.state_dict().items()}
     engine = TorchEngine(device)
-    with tempfile.TemporaryDirectory() as folder:
-        part = Path(folder) / "part.safetensors"
-        save_file(weights, part)
-        spec = StageSpec(
-            config=config,
-            first=0,
-            end=1,
-            embedding=True,
-            head=True,
-            dtype=DType.FLOAT32,
-            num_slots=2,
-            max_positions=32,
-            weights=(part,),
-        )
+    with tiny_stage() as spec:
         engine.load(spec, lambda _done, _total: None)
     prompts = [Span(slot=slot, start=0, count=16) for slot in range(2)]
     engine.forward(prompts, torch.zeros(32, dtype=torch.int64))

@@ -10,6 +10,7 @@ import torch
 from edgepipe.engine.torch.anatomy import Cut
 from edgepipe.engine.torch.architecture import torch_dtype
 from edgepipe.engine.torch.bench import Target
+from edgepipe.engine.torch.cross_entropy import cross_entropy_sum
 from edgepipe.engine.torch.median import median_s
 from edgepipe.engine.torch.sample import random_stage
 from edgepipe.engine.torch.stage_model import StageModel
@@ -86,7 +87,7 @@ class TrainBench:
             return output.sum()
         flat = output.flatten(0, 1)
         labels = torch.zeros(len(flat), dtype=torch.int64, device=self._device)
-        return torch.nn.functional.cross_entropy(flat, labels)
+        return cross_entropy_sum(flat, labels)
 
     def _update_s(self) -> float:
         """Of the parameters that a backward pass gave gradients."""

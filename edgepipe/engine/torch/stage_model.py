@@ -30,6 +30,7 @@ class StageModel:
         self._head = cut.head
         self._input: torch.Tensor | None = None
         self._output: torch.Tensor | None = None
+        self._rows: torch.Tensor | None = None
         self._moving_rotaries = moving_rotaries(model)
         self.batches_rows = use_row_positions(model)
         accepted = inspect.signature(model.forward).parameters
@@ -41,6 +42,8 @@ class StageModel:
             entry.register_forward_pre_hook(self._replace_input, with_kwargs=True)
         if not cut.head:
             layers[max(cut.end - 1, 0)].register_forward_hook(self._take_output)
+        elif (projection := model.get_output_embeddings()) is not None:
+            projection.register_forward_pre_hook(self._keep_rows)
 
     @torch.inference_mode()
     def run(
@@ -62,11 +65,25 @@ class StageModel:
         Returns:
             The hidden state [rows, tokens, hidden], or logits float32 [rows, 1 or tokens, vocab].
         """
-        return self._call(inputs, positions, cache, last_only=last_only)
+        output = self._call(inputs, positions, cache, last_only=last_only)
+        return output.float() if self._head else output
 
-    def differentiable(self, inputs: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """One forward over whole sequences, without a cache and with autograd; else as `run`."""
-        return self._call(inputs, positions, None, last_only=False)
+    def differentiable(
+        self, inputs: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """One forward over whole sequences, without a cache and with autograd; else as `run`.
+
+        With `rows`, int64 [kept], a head gives logits [kept, vocab] of those of its rows · tokens
+        alone, in the type that they were computed in.
+        """
+        self._rows = rows
+        logits = self._call(inputs, positions, None, last_only=False)
+        if rows is None or not self._head:
+            return logits
+        if self._rows is None:
+            return logits[0]
+        self._rows = None
+        return logits.flatten(0, 1)[rows]
 
     def _call(
         self,
@@ -85,7 +102,7 @@ class StageModel:
             arguments["logits_to_keep"] = 1 if last_only else 0
         self._input = inputs
         logits = self._model(past_key_values=cache, use_cache=cache is not None, **arguments).logits
-        output = (logits[:, -1:] if last_only else logits).float() if self._head else self._output
+        output = (logits[:, -1:] if last_only else logits) if self._head else self._output
         self._input = self._output = None
         assert output is not None
         return output
@@ -96,6 +113,13 @@ class StageModel:
         if args:
             return (self._input, *args[1:]), kwargs
         return args, {**kwargs, next(iter(kwargs)): self._input}
+
+    def _keep_rows(self, _: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Logits are large: compute no more of them than somebody looks at."""
+        if self._rows is None or not args:
+            return None
+        kept, self._rows = args[0].flatten(0, 1)[self._rows][None], None
+        return (kept, *args[1:])
 
     def _take_output(self, _module: Any, _args: Any, output: Any) -> None:
         self._output = output[0] if isinstance(output, tuple) else output

@@ -24,6 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 from edgepipe.engine.base import Progress
 from edgepipe.engine.torch.anatomy import Anatomy, Cut, layer_weights, own_weights
 from edgepipe.engine.torch.gguf_rows import read_gguf
+from edgepipe.engine.torch.merging import Pair, is_transposed, pairs_of
 from edgepipe.engine.torch.part import TORCH_DTYPES, StoredTensor, read_part
 from edgepipe.engine.torch.probe import checkpoint_weights
 from edgepipe.errors import DamagedWeights
@@ -53,10 +54,19 @@ def _item(model: Any, anatomy: Anatomy, weights: dict[str, torch.Tensor]) -> Ite
 
 
 class Loader:
-    """Fills a model's items from parts; `config` is the Hugging Face config as a dict."""
+    """Fills a model's items from parts; `config` is the Hugging Face config as a dict.
+
+    With an `adapter_scale`, the adapters that lie in the parts are merged into their weights.
+    """
 
     def __init__(
-        self, model: Any, anatomy: Anatomy, *, config: Mapping[str, Any], device: torch.device
+        self,
+        model: Any,
+        anatomy: Anatomy,
+        *,
+        config: Mapping[str, Any],
+        device: torch.device,
+        adapter_scale: float | None = None,
     ) -> None:
         self._model = model
         self._tied = anatomy.tied
@@ -64,19 +74,28 @@ class Loader:
         self._device = device
         self._float32_names = _float32_names(model)
         self._loaded: dict[str, torch.nn.Parameter | torch.Tensor] = {}
+        self._adapter_scale = adapter_scale
+        self._pairs: dict[str, Pair] = {}
 
     def load(self, items: Iterable[ItemWeights], parts: Iterable[Path], progress: Progress) -> int:
         """Read every tensor of `items`; returns the bytes that they take on the device.
 
-        Raises DamagedWeights naming the file and the tensor, or the tensor that is missing.
+        Raises DamagedWeights naming the file and the tensor, or the tensor that is missing, or
+        the weight of an adapter that the items lack.
         """
         items = list(items)
         index = {name: tensor for part in parts for name, tensor in read_part(part).items()}
+        self._pairs = pairs_of(index) if self._adapter_scale is not None else {}
         stored = {name: self._find(index, name) for item in items for name in item.in_checkpoint}
         advance = _counter(sum(tensor.num_bytes for tensor in stored.values()), progress)
         for item in items:
             self._load_plain(item, stored, advance)
             self._load_converted(item, stored, advance)
+        if self._pairs:
+            raise DamagedWeights(
+                f"The adapter changes {min(self._pairs)}, which the model does not have, or not "
+                "as a weight of its own: use an adapter of this model."
+            )
         return sum(tensor.nbytes for tensor in self._loaded.values())
 
     def _find(self, index: Mapping[str, StoredTensor], name: str) -> StoredTensor:
@@ -98,10 +117,27 @@ class Loader:
             if source not in item.in_checkpoint:
                 continue
             if source not in self._loaded:
-                tensor = self._read(stored[source], meta, self._dtype(name, meta), advance)
+                tensor = self._merged(name, source, stored[source], meta, advance)
                 is_parameter = isinstance(meta, torch.nn.Parameter)
                 self._loaded[source] = _parameter(tensor) if is_parameter else tensor
             self._place(name, self._loaded[source])
+
+    def _merged(
+        self,
+        name: str,
+        source: str,
+        stored: StoredTensor,
+        meta: torch.Tensor,
+        advance: Callable[[int], None],
+    ) -> torch.Tensor:
+        """A weight, with its adapter in it where there is one."""
+        dtype = self._dtype(name, meta)
+        pair = self._pairs.pop(source, None)
+        if pair is None or self._adapter_scale is None:
+            return self._read(stored, meta, dtype, advance)
+        weight = self._read(stored, meta, torch.float32, advance)
+        pair.merge(weight, self._adapter_scale, transposed=is_transposed(self._model, name))
+        return weight.to(dtype)
 
     def _place(self, name: str, tensor: torch.Tensor) -> None:
         module, _, attribute = name.rpartition(".")

@@ -30,6 +30,7 @@ _CODECS = {
     Codec.NONE: frame_pb2.CODEC_NONE,
     Codec.BF16: frame_pb2.CODEC_BF16,
     Codec.INT8: frame_pb2.CODEC_INT8,
+    Codec.INT4: frame_pb2.CODEC_INT4,
 }
 _DIRECTIONS = {
     Direction.FORWARD: frame_pb2.DIRECTION_FORWARD,

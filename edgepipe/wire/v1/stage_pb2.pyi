@@ -9,21 +9,27 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Command(_message.Message):
-    __slots__ = ("load", "connect", "admit", "cancel", "meter")
+    __slots__ = ("load", "connect", "admit", "cancel", "meter", "order", "tokens", "decide")
     LOAD_FIELD_NUMBER: _ClassVar[int]
     CONNECT_FIELD_NUMBER: _ClassVar[int]
     ADMIT_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     METER_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DECIDE_FIELD_NUMBER: _ClassVar[int]
     load: Load
     connect: Connect
     admit: Admit
     cancel: Cancel
     meter: Meter
-    def __init__(self, load: _Optional[_Union[Load, _Mapping]] = ..., connect: _Optional[_Union[Connect, _Mapping]] = ..., admit: _Optional[_Union[Admit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., meter: _Optional[_Union[Meter, _Mapping]] = ...) -> None: ...
+    order: Order
+    tokens: Tokens
+    decide: Decide
+    def __init__(self, load: _Optional[_Union[Load, _Mapping]] = ..., connect: _Optional[_Union[Connect, _Mapping]] = ..., admit: _Optional[_Union[Admit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., meter: _Optional[_Union[Meter, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ..., tokens: _Optional[_Union[Tokens, _Mapping]] = ..., decide: _Optional[_Union[Decide, _Mapping]] = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("api", "job", "epoch", "fence", "stage", "num_stages", "engine", "config_json", "first", "end", "embedding", "head", "dtype", "num_slots", "max_positions", "prefill_chunk", "hidden_size", "vocab_size", "codec", "weights", "options_json", "num_groups")
+    __slots__ = ("api", "job", "epoch", "fence", "stage", "num_stages", "engine", "config_json", "first", "end", "embedding", "head", "dtype", "num_slots", "max_positions", "prefill_chunk", "hidden_size", "vocab_size", "codec", "weights", "options_json", "num_groups", "training")
     API_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +52,7 @@ class Load(_message.Message):
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_JSON_FIELD_NUMBER: _ClassVar[int]
     NUM_GROUPS_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_FIELD_NUMBER: _ClassVar[int]
     api: int
     job: str
     epoch: int
@@ -68,7 +75,48 @@ class Load(_message.Message):
     weights: _containers.RepeatedScalarFieldContainer[str]
     options_json: str
     num_groups: int
-    def __init__(self, api: _Optional[int] = ..., job: _Optional[str] = ..., epoch: _Optional[int] = ..., fence: _Optional[int] = ..., stage: _Optional[int] = ..., num_stages: _Optional[int] = ..., engine: _Optional[str] = ..., config_json: _Optional[str] = ..., first: _Optional[int] = ..., end: _Optional[int] = ..., embedding: bool = ..., head: bool = ..., dtype: _Optional[_Union[_frame_pb2.DType, str]] = ..., num_slots: _Optional[int] = ..., max_positions: _Optional[int] = ..., prefill_chunk: _Optional[int] = ..., hidden_size: _Optional[int] = ..., vocab_size: _Optional[int] = ..., codec: _Optional[_Union[_frame_pb2.Codec, str]] = ..., weights: _Optional[_Iterable[str]] = ..., options_json: _Optional[str] = ..., num_groups: _Optional[int] = ...) -> None: ...
+    training: Training
+    def __init__(self, api: _Optional[int] = ..., job: _Optional[str] = ..., epoch: _Optional[int] = ..., fence: _Optional[int] = ..., stage: _Optional[int] = ..., num_stages: _Optional[int] = ..., engine: _Optional[str] = ..., config_json: _Optional[str] = ..., first: _Optional[int] = ..., end: _Optional[int] = ..., embedding: bool = ..., head: bool = ..., dtype: _Optional[_Union[_frame_pb2.DType, str]] = ..., num_slots: _Optional[int] = ..., max_positions: _Optional[int] = ..., prefill_chunk: _Optional[int] = ..., hidden_size: _Optional[int] = ..., vocab_size: _Optional[int] = ..., codec: _Optional[_Union[_frame_pb2.Codec, str]] = ..., weights: _Optional[_Iterable[str]] = ..., options_json: _Optional[str] = ..., num_groups: _Optional[int] = ..., training: _Optional[_Union[Training, _Mapping]] = ...) -> None: ...
+
+class Training(_message.Message):
+    __slots__ = ("full", "seed", "recompute", "weight_decay", "beta1", "beta2", "eps", "eight_bit", "rank", "alpha", "dropout", "target_modules", "dtype", "max_rows", "max_order_rows", "credits_forward", "credits_backward", "exchange")
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    RECOMPUTE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_DECAY_FIELD_NUMBER: _ClassVar[int]
+    BETA1_FIELD_NUMBER: _ClassVar[int]
+    BETA2_FIELD_NUMBER: _ClassVar[int]
+    EPS_FIELD_NUMBER: _ClassVar[int]
+    EIGHT_BIT_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    DROPOUT_FIELD_NUMBER: _ClassVar[int]
+    TARGET_MODULES_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    MAX_ROWS_FIELD_NUMBER: _ClassVar[int]
+    MAX_ORDER_ROWS_FIELD_NUMBER: _ClassVar[int]
+    CREDITS_FORWARD_FIELD_NUMBER: _ClassVar[int]
+    CREDITS_BACKWARD_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGE_FIELD_NUMBER: _ClassVar[int]
+    full: bool
+    seed: int
+    recompute: bool
+    weight_decay: float
+    beta1: float
+    beta2: float
+    eps: float
+    eight_bit: bool
+    rank: int
+    alpha: float
+    dropout: float
+    target_modules: _containers.RepeatedScalarFieldContainer[str]
+    dtype: _frame_pb2.DType
+    max_rows: int
+    max_order_rows: int
+    credits_forward: int
+    credits_backward: int
+    exchange: bool
+    def __init__(self, full: bool = ..., seed: _Optional[int] = ..., recompute: bool = ..., weight_decay: _Optional[float] = ..., beta1: _Optional[float] = ..., beta2: _Optional[float] = ..., eps: _Optional[float] = ..., eight_bit: bool = ..., rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., dtype: _Optional[_Union[_frame_pb2.DType, str]] = ..., max_rows: _Optional[int] = ..., max_order_rows: _Optional[int] = ..., credits_forward: _Optional[int] = ..., credits_backward: _Optional[int] = ..., exchange: bool = ...) -> None: ...
 
 class Connect(_message.Message):
     __slots__ = ("addresses", "fence", "node")
@@ -118,8 +166,60 @@ class Meter(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Order(_message.Message):
+    __slots__ = ("order", "step", "evaluate", "actions", "microbatches", "loss_weight", "codec_forward", "codec_backward")
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    EVALUATE_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    MICROBATCHES_FIELD_NUMBER: _ClassVar[int]
+    LOSS_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FORWARD_FIELD_NUMBER: _ClassVar[int]
+    CODEC_BACKWARD_FIELD_NUMBER: _ClassVar[int]
+    order: int
+    step: int
+    evaluate: bool
+    actions: _containers.RepeatedScalarFieldContainer[str]
+    microbatches: _containers.RepeatedCompositeFieldContainer[Lengths]
+    loss_weight: float
+    codec_forward: _frame_pb2.Codec
+    codec_backward: _frame_pb2.Codec
+    def __init__(self, order: _Optional[int] = ..., step: _Optional[int] = ..., evaluate: bool = ..., actions: _Optional[_Iterable[str]] = ..., microbatches: _Optional[_Iterable[_Union[Lengths, _Mapping]]] = ..., loss_weight: _Optional[float] = ..., codec_forward: _Optional[_Union[_frame_pb2.Codec, str]] = ..., codec_backward: _Optional[_Union[_frame_pb2.Codec, str]] = ...) -> None: ...
+
+class Lengths(_message.Message):
+    __slots__ = ("tokens",)
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, tokens: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Tokens(_message.Message):
+    __slots__ = ("order", "microbatch", "token_ids", "targets")
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    MICROBATCH_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    order: int
+    microbatch: int
+    token_ids: bytes
+    targets: bytes
+    def __init__(self, order: _Optional[int] = ..., microbatch: _Optional[int] = ..., token_ids: _Optional[bytes] = ..., targets: _Optional[bytes] = ...) -> None: ...
+
+class Decide(_message.Message):
+    __slots__ = ("order", "apply", "learning_rate", "scale", "export")
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    APPLY_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    EXPORT_FIELD_NUMBER: _ClassVar[int]
+    order: int
+    apply: bool
+    learning_rate: float
+    scale: float
+    export: bool
+    def __init__(self, order: _Optional[int] = ..., apply: bool = ..., learning_rate: _Optional[float] = ..., scale: _Optional[float] = ..., export: bool = ...) -> None: ...
+
 class Event(_message.Message):
-    __slots__ = ("loading", "loaded", "connected", "token", "logits", "failed", "cancelled", "admitted", "metered")
+    __slots__ = ("loading", "loaded", "connected", "token", "logits", "failed", "cancelled", "admitted", "metered", "ready", "applied")
     LOADING_FIELD_NUMBER: _ClassVar[int]
     LOADED_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +229,8 @@ class Event(_message.Message):
     CANCELLED_FIELD_NUMBER: _ClassVar[int]
     ADMITTED_FIELD_NUMBER: _ClassVar[int]
     METERED_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
     loading: Loading
     loaded: Loaded
     connected: Connected
@@ -138,7 +240,49 @@ class Event(_message.Message):
     cancelled: Cancelled
     admitted: Admitted
     metered: Metered
-    def __init__(self, loading: _Optional[_Union[Loading, _Mapping]] = ..., loaded: _Optional[_Union[Loaded, _Mapping]] = ..., connected: _Optional[_Union[Connected, _Mapping]] = ..., token: _Optional[_Union[_frame_pb2.SampledToken, _Mapping]] = ..., logits: _Optional[_Union[Logits, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., cancelled: _Optional[_Union[Cancelled, _Mapping]] = ..., admitted: _Optional[_Union[Admitted, _Mapping]] = ..., metered: _Optional[_Union[Metered, _Mapping]] = ...) -> None: ...
+    ready: Ready
+    applied: Applied
+    def __init__(self, loading: _Optional[_Union[Loading, _Mapping]] = ..., loaded: _Optional[_Union[Loaded, _Mapping]] = ..., connected: _Optional[_Union[Connected, _Mapping]] = ..., token: _Optional[_Union[_frame_pb2.SampledToken, _Mapping]] = ..., logits: _Optional[_Union[Logits, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., cancelled: _Optional[_Union[Cancelled, _Mapping]] = ..., admitted: _Optional[_Union[Admitted, _Mapping]] = ..., metered: _Optional[_Union[Metered, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ...) -> None: ...
+
+class Ready(_message.Message):
+    __slots__ = ("order", "sum_of_squares", "loss_sums", "broken", "busy_s", "sent_bytes", "returned_bytes", "inflight", "forward_s", "backward_s")
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    SUM_OF_SQUARES_FIELD_NUMBER: _ClassVar[int]
+    LOSS_SUMS_FIELD_NUMBER: _ClassVar[int]
+    BROKEN_FIELD_NUMBER: _ClassVar[int]
+    BUSY_S_FIELD_NUMBER: _ClassVar[int]
+    SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RETURNED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    INFLIGHT_FIELD_NUMBER: _ClassVar[int]
+    FORWARD_S_FIELD_NUMBER: _ClassVar[int]
+    BACKWARD_S_FIELD_NUMBER: _ClassVar[int]
+    order: int
+    sum_of_squares: float
+    loss_sums: _containers.RepeatedScalarFieldContainer[float]
+    broken: Broken
+    busy_s: float
+    sent_bytes: int
+    returned_bytes: int
+    inflight: int
+    forward_s: float
+    backward_s: float
+    def __init__(self, order: _Optional[int] = ..., sum_of_squares: _Optional[float] = ..., loss_sums: _Optional[_Iterable[float]] = ..., broken: _Optional[_Union[Broken, _Mapping]] = ..., busy_s: _Optional[float] = ..., sent_bytes: _Optional[int] = ..., returned_bytes: _Optional[int] = ..., inflight: _Optional[int] = ..., forward_s: _Optional[float] = ..., backward_s: _Optional[float] = ...) -> None: ...
+
+class Broken(_message.Message):
+    __slots__ = ("microbatch", "what")
+    MICROBATCH_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    microbatch: int
+    what: str
+    def __init__(self, microbatch: _Optional[int] = ..., what: _Optional[str] = ...) -> None: ...
+
+class Applied(_message.Message):
+    __slots__ = ("order", "peak_bytes")
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    order: int
+    peak_bytes: int
+    def __init__(self, order: _Optional[int] = ..., peak_bytes: _Optional[int] = ...) -> None: ...
 
 class Loading(_message.Message):
     __slots__ = ("done_bytes", "total_bytes")
@@ -149,16 +293,18 @@ class Loading(_message.Message):
     def __init__(self, done_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ...) -> None: ...
 
 class Loaded(_message.Message):
-    __slots__ = ("weight_bytes", "kv_bytes", "baseline_bytes", "peak_bytes")
+    __slots__ = ("weight_bytes", "kv_bytes", "baseline_bytes", "peak_bytes", "units")
     WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
     KV_BYTES_FIELD_NUMBER: _ClassVar[int]
     BASELINE_BYTES_FIELD_NUMBER: _ClassVar[int]
     PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    UNITS_FIELD_NUMBER: _ClassVar[int]
     weight_bytes: int
     kv_bytes: int
     baseline_bytes: int
     peak_bytes: int
-    def __init__(self, weight_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., baseline_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ...) -> None: ...
+    units: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, weight_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., baseline_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., units: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Connected(_message.Message):
     __slots__ = ("address",)
@@ -331,3 +477,27 @@ class MeasureLinkRequest(_message.Message):
     node: str
     frame_bytes: int
     def __init__(self, api: _Optional[int] = ..., job: _Optional[str] = ..., fence: _Optional[int] = ..., target_fence: _Optional[int] = ..., addresses: _Optional[_Iterable[_Union[_agent_pb2.Address, _Mapping]]] = ..., node: _Optional[str] = ..., frame_bytes: _Optional[int] = ...) -> None: ...
+
+class ExportStateRequest(_message.Message):
+    __slots__ = ("fence", "order")
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    fence: int
+    order: int
+    def __init__(self, fence: _Optional[int] = ..., order: _Optional[int] = ...) -> None: ...
+
+class StateChunk(_message.Message):
+    __slots__ = ("fence", "unit", "unit_bytes", "data")
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    UNIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    fence: int
+    unit: str
+    unit_bytes: int
+    data: bytes
+    def __init__(self, fence: _Optional[int] = ..., unit: _Optional[str] = ..., unit_bytes: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ImportStateReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -60,6 +60,16 @@ class StageStub(object):
                 request_serializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.MeasureLinkRequest.SerializeToString,
                 response_deserializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.LinkMeasured.FromString,
                 _registered_method=True)
+        self.ExportState = channel.unary_stream(
+                '/edgepipe.wire.v1.Stage/ExportState',
+                request_serializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.ExportStateRequest.SerializeToString,
+                response_deserializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.StateChunk.FromString,
+                _registered_method=True)
+        self.ImportState = channel.stream_unary(
+                '/edgepipe.wire.v1.Stage/ImportState',
+                request_serializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.StateChunk.SerializeToString,
+                response_deserializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.ImportStateReply.FromString,
+                _registered_method=True)
 
 
 class StageServicer(object):
@@ -100,6 +110,20 @@ class StageServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportState(self, request, context):
+        """What a stage has trained, as of the step whose decision asked to keep it for this.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportState(self, request_iterator, context):
+        """What it goes on from: before the first order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StageServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -127,6 +151,16 @@ def add_StageServicer_to_server(servicer, server):
                     servicer.MeasureLink,
                     request_deserializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.MeasureLinkRequest.FromString,
                     response_serializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.LinkMeasured.SerializeToString,
+            ),
+            'ExportState': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportState,
+                    request_deserializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.ExportStateRequest.FromString,
+                    response_serializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.StateChunk.SerializeToString,
+            ),
+            'ImportState': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportState,
+                    request_deserializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.StateChunk.FromString,
+                    response_serializer=edgepipe_dot_wire_dot_v1_dot_stage__pb2.ImportStateReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -264,6 +298,60 @@ class Stage(object):
             '/edgepipe.wire.v1.Stage/MeasureLink',
             edgepipe_dot_wire_dot_v1_dot_stage__pb2.MeasureLinkRequest.SerializeToString,
             edgepipe_dot_wire_dot_v1_dot_stage__pb2.LinkMeasured.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/edgepipe.wire.v1.Stage/ExportState',
+            edgepipe_dot_wire_dot_v1_dot_stage__pb2.ExportStateRequest.SerializeToString,
+            edgepipe_dot_wire_dot_v1_dot_stage__pb2.StateChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportState(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/edgepipe.wire.v1.Stage/ImportState',
+            edgepipe_dot_wire_dot_v1_dot_stage__pb2.StateChunk.SerializeToString,
+            edgepipe_dot_wire_dot_v1_dot_stage__pb2.ImportStateReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,7 +4,9 @@
     host 1 ── eth0 ┼ br0     the bridge stands in a namespace of its own, so that the machine
     host 2 ── eth0 ┘         that runs the tests sees none of it
 
-`make_lan(stack, 3, rate="1gbit")` gives three hosts whose links carry that rate each way.
+`make_lan(stack, 3, rate="1gbit")` gives three hosts whose links carry that rate each way. Rates are
+tc's words. A link's bucket passes `burst` at once after a pause: it must be far smaller than what
+is sent in a burst, or the link does not limit it, and larger than what 2 ms carry.
 """
 
 from __future__ import annotations
@@ -12,18 +14,28 @@ from __future__ import annotations
 import os
 import secrets
 import select
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
+BURST = "256kb"
+"""Large enough for one offloaded segment, 2 ms at 1 Gbit/s."""
+
+
+def can_make_networks() -> bool:
+    """Whether this is Linux, with root's rights and iproute2."""
+    return sys.platform == "linux" and os.geteuid() == 0 and shutil.which("ip") is not None
 
 
 def ip(*words: str) -> str:
+    """What `ip` says."""
     return subprocess.run(
         ["ip", *words], check=True, capture_output=True, text=True, timeout=20
     ).stdout
@@ -34,10 +46,10 @@ def next_line(process: subprocess.Popen[Any], deadline_s: float = 20.0) -> str:
     assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], deadline_s)
     if not ready:
-        raise TimeoutError(f"{process.args} said nothing for {deadline_s} s")
+        raise TimeoutError(f"{process.args!r} said nothing for {deadline_s} s")
     line: bytes = process.stdout.readline()
     if not line:
-        raise EOFError(f"{process.args} ended with {process.wait()}")
+        raise EOFError(f"{process.args!r} ended with {process.wait()}")
     return line.decode().rstrip("\n")
 
 
@@ -103,16 +115,15 @@ class Lan:
             words = ["bridge", "-n", self.switch, "link", "set", "dev", f"port{host.index}"]
             subprocess.run([*words, "mcast_flood", flood], check=True, timeout=20)
 
-    def shape(self, host: Host, rate: str) -> None:
+    def shape(self, host: Host, rate: str, burst: str = BURST) -> None:
         """Limit what a host sends and receives to `rate`, in tc's words: `100mbit`, `1gbit`."""
-        _shape(host.namespace, "eth0", rate)
-        _shape(self.switch, f"port{host.index}", rate)
+        _shape(host.namespace, "eth0", rate, burst)
+        _shape(self.switch, f"port{host.index}", rate, burst)
 
 
-def _shape(namespace: str, interface: str, rate: str) -> None:
-    """A bucket of 256 KiB: large enough for one offloaded segment, 2 ms at 1 Gbit/s."""
+def _shape(namespace: str, interface: str, rate: str, burst: str) -> None:
     words = ["tc", "-n", namespace, "qdisc", "replace", "dev", interface, "root", "tbf"]
-    options = ["rate", rate, "burst", "256kb", "latency", "50ms"]
+    options = ["rate", rate, "burst", burst, "latency", "50ms"]
     subprocess.run([*words, *options], check=True, capture_output=True, timeout=20)
 
 
@@ -149,7 +160,8 @@ def _kill_all(host: Host) -> None:
                 pipe.close()
 
 
-def make_lan(stack: ExitStack, num_hosts: int, rate: str | None) -> Lan:
+def make_lan(stack: ExitStack, num_hosts: int, rate: str | None, burst: str = BURST) -> Lan:
+    """Hosts on one bridge, until the stack closes; unlimited without a rate."""
     prefix = f"ep-{os.getpid()}-{secrets.token_hex(2)}"
     switch = f"{prefix}-switch"
     _add_namespace(stack, switch)
@@ -158,5 +170,5 @@ def make_lan(stack: ExitStack, num_hosts: int, rate: str | None) -> Lan:
     hosts = tuple(Host(namespace=f"{prefix}-{index}", index=index) for index in range(num_hosts))
     lan = Lan(switch=switch, hosts=tuple(_add_host(stack, switch, host) for host in hosts))
     for host in hosts if rate else ():
-        lan.shape(host, str(rate))
+        lan.shape(host, str(rate), burst)
     return lan

@@ -1,0 +1,148 @@
+"""A training run on a terminal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from edgepipe.cli.answering import Shown
+from edgepipe.cli.options import read_wish
+from edgepipe.cli.show import StepBars, errors, print_json
+from edgepipe.cli.train_bars import LinkView, StageView, StepView, TrainBars
+from edgepipe.coordinator.launch import Running, Where
+from edgepipe.coordinator.planning import How
+from edgepipe.coordinator.train_config import PlanConfig, TrainConfig
+from edgepipe.coordinator.train_job import Trained, TrainInterface, train
+from edgepipe.coordinator.train_loop import StepDone
+from edgepipe.core.pipeline import Plan
+from edgepipe.core.work import Strategy
+
+
+async def run_training(
+    config: TrainConfig, where: Where, how: How, *, resume: Path | None, json: bool
+) -> None:
+    """`edgepipe train`."""
+    interface = ShownTraining(errors(), quiet=json)
+    try:
+        trained = await train(
+            config,
+            where,
+            configured(how, config.plan),
+            wish=read_wish(str(config.plan.schedule)),
+            resume=resume,
+            interface=interface,
+        )
+    finally:
+        interface.stop()
+    if json:
+        print_json(document_of(trained))
+    else:
+        interface.tell(trained)
+
+
+def configured(how: How, plan: PlanConfig) -> How:
+    """The flags, and what they leave to the config."""
+    strategy = None if plan.strategy is Strategy.EXACT else plan.strategy
+    named = how.nodes is None and how.pinned is None
+    cut = how.split is None and how.pinned is None
+    return replace(
+        how,
+        strategy=how.strategy or (strategy if how.pinned is None else None),
+        nodes=plan.nodes if named else how.nodes,
+        split=plan.split if cut else how.split,
+        codec=how.codec or plan.codec.forward,
+        codec_backward=None if how.codec is not None else plan.codec.backward,
+    )
+
+
+def document_of(trained: Trained) -> dict[str, Any]:
+    """The document of `edgepipe train --json`: the last line of metrics, and the run."""
+    last = trained.metrics.to_json() if trained.metrics is not None else {}
+    return {**last, "run": str(trained.folder)}
+
+
+class ShownTraining(Shown, TrainInterface):
+    """Plan and progress on a console."""
+
+    def __init__(self, console: Console, *, quiet: bool) -> None:
+        super().__init__(console, quiet=quiet)
+        self._data = StepBars(console)
+        self._out = console
+        self._hushed = quiet
+        self._live: TrainBars | None = None
+        self._plan: Plan | None = None
+        self._num_steps = 0
+
+    def tokenising(self, done: int, total: int) -> None:
+        """See TrainInterface."""
+        if not self._hushed:
+            self._data.reading(done, total)
+
+    def starting(self, running: Running, config: TrainConfig) -> None:
+        """See TrainInterface."""
+        self._plan, self._num_steps = running.plan, config.steps
+        if not self._hushed:
+            self._live = TrainBars(self._out)
+            self._live.__enter__()
+
+    def stepped(self, done: StepDone) -> None:
+        """See train_loop.Shown."""
+        if self._live is not None and self._plan is not None:
+            self._live.update(view_of(done, self._plan, self._num_steps))
+
+    def noted(self, text: str) -> None:
+        """See train_loop.Shown."""
+        if self._live is not None:
+            self._live.note(text)
+
+    def tell(self, trained: Trained) -> None:
+        """The run's end, in a line."""
+        last = trained.metrics
+        if last is None:
+            self._out.print(f"nothing was left to do: {trained.folder}", highlight=False)
+            return
+        held_out = f", held out {last.eval_loss:.4f}" if last.eval_loss is not None else ""
+        self._out.print(
+            f"step {last.step}: loss {last.loss:.4f}{held_out}; the run is in {trained.folder}",
+            highlight=False,
+        )
+
+    def stop(self) -> None:
+        """Take the progress away."""
+        self.deployed()
+        self._data.stop()
+        if self._live is not None:
+            self._live.__exit__(None, None, None)
+            self._live = None
+
+
+def view_of(done: StepDone, plan: Plan, num_steps: int) -> StepView:
+    """What to show of a step."""
+    metrics, reports = done.metrics, done.reports
+    names = [f"{stage.node} {stage.device}" for stage in plan.stages]
+    return StepView(
+        step=metrics.step,
+        num_steps=num_steps,
+        loss=metrics.loss,
+        tokens_per_s=metrics.tokens_per_s,
+        step_s=metrics.step_s,
+        bubble=metrics.bubble,
+        eval_loss=metrics.eval_loss,
+        predicted_step_s=metrics.predicted_step_s or None,
+        stages=tuple(
+            StageView(name=name, busy=min(1.0, report.busy_s / metrics.step_s))
+            for name, report in zip(names, reports, strict=True)
+        ),
+        links=tuple(
+            LinkView(
+                sender=plan.stages[at].node,
+                receiver=plan.stages[at + 1].node,
+                forward_bytes=reports[at].sent_bytes,
+                backward_bytes=reports[at + 1].returned_bytes,
+            )
+            for at in range(len(names) - 1)
+        ),
+    )
