@@ -10,7 +10,7 @@ STAMP := $(VENV)/.setup
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup lint types test test-all demo bench bench-train protos
+.PHONY: help setup lint types test test-all demo demo-train bench bench-train protos
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -47,6 +47,12 @@ test-all: $(STAMP)  ## the slow tests too
 
 demo: $(STAMP)  ## three agents on this machine, one model across them, one answer
 	$(BIN)/edgepipe demo
+
+demo-train: $(STAMP)  ## fine-tune a model across two agents, and check the adapter in one process
+	@run=$$(mktemp -d) && \
+	  $(BIN)/edgepipe train docs/examples/lora.toml --local 2 --codec int8 --set output=$$run/run && \
+	  $(BIN)/edgepipe export "$$run/run" --output "$$run/adapter" && \
+	  $(BIN)/python -m bench.adapter_check "$$run/run" "$$run/adapter"
 
 bench: $(STAMP)  ## what runtime and links cost against their bounds; what plans gain, and if they are the best
 	$(BIN)/edgepipe bench decode --local 4 --engine emulated --stage-ms 0 --streams 1

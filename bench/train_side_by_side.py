@@ -37,6 +37,10 @@ BURST = "32kb"
 """An eighth of an activation: a bucket that holds one whole hides the link from every schedule."""
 
 
+INTERRUPTED = 130
+"""What a shell expects of a command that Ctrl-C ended."""
+
+
 class Side(StrEnum):
     """Who is measured."""
 
@@ -134,10 +138,12 @@ def measure(setting: Setting, effort: Effort) -> Case:
 
 def table(cases: Sequence[Case]) -> Table:
     """Seconds of a step, and ratios beside what is wanted."""
-    found = Table(box=box.SIMPLE)
-    headings = ("", *Schedule, "edgepipe", "ideal", "over ideal", "wanted", "ratio", "wanted")
+    found = Table(
+        box=box.SIMPLE, title="Seconds of a step", title_justify="left", padding=(0, 1, 0, 0)
+    )
+    headings = ("", *Schedule, "edgepipe", "ideal", "/ ideal", "at most", "ratio", "at least")
     for heading in headings:
-        found.add_column(heading, justify="right" if heading else "left")
+        found.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for case in cases:
         figures = (
             *map(case.rival_step_s, Schedule),
@@ -171,22 +177,30 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> int:
-    """0 where every bound holds, else 1; 2 where this machine cannot do it."""
+    """0 where every bound holds, else 1; 2 where this machine cannot do it.
+
+    What was measured before a failure or Ctrl-C is shown.
+    """
     options = _options()
     sides = [options.only] if options.only else list(Side)
     effort = Effort(sides=sides, turns=options.turns, steps=options.steps)
-    cases = []
+    cases: list[Case] = []
+    failed = 0
     try:
         for setting in options.settings:
             print(f"measuring {setting}", file=sys.stderr, flush=True)
             cases.append(measure(setting, effort))
     except EdgepipeError as error:
         print(f"bench-train: {error}", file=sys.stderr)
-        return error.exit_code
-    show(cases, as_json=options.json)
+        failed = error.exit_code
+    except KeyboardInterrupt:
+        failed = INTERRUPTED
+    if cases:
+        show(cases, as_json=options.json)
     missed = [sentence for case in cases for sentence in case.missed()]
-    print("\n".join(missed), file=sys.stderr, end="\n" if missed else "")
-    return int(bool(missed))
+    for sentence in missed:
+        print(sentence, file=sys.stderr)
+    return failed or int(bool(missed))
 
 
 if __name__ == "__main__":

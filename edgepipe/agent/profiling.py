@@ -35,6 +35,7 @@ from edgepipe.engine.torch.measure import measure_items
 from edgepipe.engine.torch.median import median_s
 from edgepipe.errors import EdgepipeError, LeaseLost, StageError, WireError
 from edgepipe.transport import convert
+from edgepipe.transport.convert.training import MAX_RANK
 from edgepipe.wire.v1 import stage_pb2
 
 MAX_SEQUENCE_LENGTH = 1 << 17
@@ -62,6 +63,7 @@ def check(request: stage_pb2.ProfileRequest) -> Work:
         "positions": (request.max_positions, 2, deploy.MAX_POSITIONS),
         "rows of a prefill chunk": (request.prefill_chunk, 1, deploy.MAX_PREFILL_CHUNK),
         "tokens of a sequence": (request.sequence_length, 0, MAX_SEQUENCE_LENGTH),
+        "rank": (request.rank, 0, MAX_RANK),
         "characters of a config": (len(request.config_json), 2, MAX_CONFIG_CHARS),
     }
     for name, (value, low, high) in bounds.items():
@@ -226,6 +228,8 @@ def _with_sampling(items: Items, vocab_size: int) -> Items:
     plain = clock(torch.device("cpu"), 1.0)
     draw_s = median_s(lambda: plain(lambda: sample(logits, Sampling(), 0)))
     curve = items.head.decode
+    if not curve.rows:
+        return items
     seconds = tuple(s + rows * draw_s for rows, s in zip(curve.rows, curve.seconds, strict=True))
     decode = Curve(rows=curve.rows, seconds=seconds)
     return replace(items, head=replace(items.head, decode=decode))

@@ -8,46 +8,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
-from functools import partial
-from typing import cast
 
-import grpc
 import structlog
 
 from edgepipe.agent import deploy, deploy_training
+from edgepipe.agent.boundaries import Boundaries
 from edgepipe.agent.device import WorkerDevice
 from edgepipe.agent.fence import Fence
-from edgepipe.agent.generating import Generating
-from edgepipe.agent.parking import Parking, free
-from edgepipe.agent.resident import peak_resident_bytes, reset_peak
+from edgepipe.agent.loading import StageEngine, load_stage
+from edgepipe.agent.parking import Parking
+from edgepipe.agent.resident import peak_resident_bytes
 from edgepipe.agent.role import Role
 from edgepipe.agent.training import Training
-from edgepipe.core.api import API, check_api
-from edgepipe.engine.base import Engine, Loaded, Progress
-from edgepipe.engine.training import TrainingEngine
-from edgepipe.errors import (
-    EdgepipeError,
-    LeaseLost,
-    StageError,
-    StageLost,
-    WireError,
-    first_of,
-)
-from edgepipe.transport import convert, inproc
-from edgepipe.transport.channel import choose_address
-from edgepipe.transport.grpc_link import dial
-from edgepipe.transport.link import Hello, Link
-from edgepipe.transport.stream_link import StreamLink
+from edgepipe.core.api import check_api
+from edgepipe.engine.base import Progress
+from edgepipe.errors import EdgepipeError, LeaseLost, StageError, WireError, first_of
 from edgepipe.wire.v1 import stage_pb2
 
-DIAL_DEADLINE_S = 10.0
-UPSTREAM_DEADLINE_S = 30.0
 MAX_PENDING_EVENTS = 4096
 PROGRESS_STEP_BYTES = 16 << 20
 MAX_REASON_CHARS = 300
-STATE_PER_WEIGHT = 8
-"""A weight in two bytes has a master and two moments in four each, and then some."""
-STATE_SLACK_BYTES = 64 << 20
 
 _log = structlog.get_logger(__name__)
 
@@ -60,17 +40,16 @@ class Session:
     fence: Fence
     parking: Parking
     load: stage_pb2.Load = field(default_factory=stage_pb2.Load)
-    upstream: asyncio.Future[Link] = field(default_factory=asyncio.Future)
-    _downstream: Link | None = None
-    _channel: grpc.aio.Channel | None = None
-    _engine: Engine | TrainingEngine | None = None
+    boundaries: Boundaries = field(init=False)
+    _engine: StageEngine | None = None
     _role: Role | None = None
-    _max_unit_bytes: int = 0
-    _units: tuple[str, ...] = ()
     _events: asyncio.Queue[stage_pb2.Event | None] = field(
         default_factory=lambda: asyncio.Queue(MAX_PENDING_EVENTS)
     )
     _background: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.boundaries = Boundaries(credentials=self.device.credentials)
 
     async def run(self, commands: AsyncIterator[stage_pb2.Command]) -> None:
         """Obey commands until their stream ends. A failure becomes the last event."""
@@ -90,13 +69,6 @@ class Session:
         while (event := await self._events.get()) is not None:
             yield event
 
-    def take_upstream(self, link: StreamLink) -> None:
-        """Be handed the boundary of the stage before this one."""
-        if self.upstream.done():
-            link.drop(StageLost("the stage that was dialled has its boundary, or is over"))
-        else:
-            self.upstream.set_result(link)
-
     async def _obey(self, command: stage_pb2.Command, tasks: asyncio.TaskGroup) -> None:
         match command.WhichOneof("command"):
             case "load":
@@ -110,18 +82,9 @@ class Session:
         self._background.append(tasks.create_task(work))
 
     async def _close(self) -> None:
-        links = [self._downstream]
-        if self.upstream.done() and not self.upstream.cancelled():
-            links.append(self.upstream.result())
-        for link in links:
-            if link is not None:
-                await link.close()
-        if self._channel is not None:
-            await self._channel.close()
-        self.upstream.cancel()
-        if self.load.HasField("training") and self._engine is not None:
-            await asyncio.shield(self.device.compute.run(partial(free, self._engine)))
-        self.parking.park()
+        await self.boundaries.close()
+        if self._engine is not None:
+            await self._engine.release()
         self._put_last(None)
 
     def _fail(self, error: BaseException) -> None:
@@ -156,38 +119,16 @@ class Session:
         await self.fence.require(load.fence)
         self.load = load
         self._spawn(tasks, self._watch_lease())
-        loaded = await (self._load_trainer() if load.HasField("training") else self._load_engine())
-        self._max_unit_bytes = STATE_PER_WEIGHT * loaded.weight_bytes + STATE_SLACK_BYTES
+        self._engine = await load_stage(load, self.device, self.parking, self._progress())
+        loaded = self._engine.loaded
         reply = stage_pb2.Loaded(
             weight_bytes=loaded.weight_bytes,
             kv_bytes=loaded.kv_bytes,
             baseline_bytes=self.device.baseline_bytes,
             peak_bytes=peak_resident_bytes(),
-            units=self._units,
+            units=self._engine.units,
         )
         self._put(stage_pb2.Event(loaded=reply))
-
-    async def _load_engine(self) -> Loaded:
-        self._engine, loaded = await self.parking.load(
-            deploy.weights_key(self.load),
-            lambda: deploy.make_engine(self.load.engine, self.device.torch_device),
-            deploy.stage_spec(self.load, self.device.store),
-            self._progress(),
-        )
-        return loaded
-
-    async def _load_trainer(self) -> Loaded:
-        """Nothing that is trained outlives its session, so it is not parked."""
-        await self.parking.clear()
-        reset_peak()
-        engine = deploy_training.make_trainer(self.load.engine, self.device.torch_device)
-        self._engine = engine
-        spec = deploy.stage_spec(self.load, self.device.store)
-        training = convert.training_from_wire(self.load.training)
-        progress = self._progress()
-        loaded = await self.device.compute.run(lambda: engine.load(spec, training, progress))
-        self._units = engine.units()
-        return loaded
 
     async def _watch_lease(self) -> None:
         await self.fence.lost(self.load.fence)
@@ -211,70 +152,14 @@ class Session:
 
     async def _serve_ring(self, connect: stage_pb2.Connect) -> None:
         """Close the ring on both sides of this stage, then serve it until the job ends."""
-        connected = await self._dial(connect)
-        upstream = await self._await_upstream()
-        self._role = role = self._make_role(upstream)
+        if self._engine is None:
+            raise WireError("a stage was told to connect before it was loaded")
+        downstream, connected = await self.boundaries.dial(self.load, connect)
+        upstream = await self.boundaries.upstream()
+        role = self._engine.role(upstream=upstream, downstream=downstream, tell=self._put)
+        self._role = role
         self._put(stage_pb2.Event(connected=connected))
         await role.run()
-
-    async def _dial(self, connect: stage_pb2.Connect) -> stage_pb2.Connected:
-        if self.load.num_stages == 1:
-            self._downstream, upstream = inproc.pair(deploy_training.credits_down(self.load))
-            self.upstream.set_result(upstream)
-            return stage_pb2.Connected()
-        hello = self._hello(connect.fence)
-        address, self._channel = await choose_address(
-            convert.addresses_from_wire(connect.addresses),
-            deadline_s=DIAL_DEADLINE_S,
-            credentials=self.device.credentials,
-            probe=hello,
-        )
-        self._downstream = await dial(
-            self._channel,
-            hello,
-            peer=connect.node,
-            max_frame_bytes=deploy_training.max_frame_bytes(self.load),
-        )
-        return stage_pb2.Connected(address=convert.address_to_wire(address))
-
-    def _hello(self, fence: int) -> Hello:
-        return Hello(
-            api=API,
-            job=self.load.job,
-            epoch=self.load.epoch,
-            fence=fence,
-            from_stage=self.load.stage,
-            credits=deploy_training.credits_down(self.load),
-        )
-
-    async def _await_upstream(self) -> Link:
-        try:
-            async with asyncio.timeout(UPSTREAM_DEADLINE_S):
-                return await asyncio.shield(self.upstream)
-        except TimeoutError:
-            raise StageLost("the stage before this one did not connect; run it again") from None
-
-    def _make_role(self, upstream: Link) -> Role:
-        assert self._downstream is not None
-        assert self._engine is not None
-        if self.load.HasField("training"):
-            return Training.of(
-                self.load,
-                self.device,
-                cast("TrainingEngine", self._engine),
-                max_unit_bytes=self._max_unit_bytes,
-                upstream=upstream,
-                downstream=self._downstream,
-                tell=self._put,
-            )
-        return Generating.of(
-            self.load,
-            self.device,
-            cast("Engine", self._engine),
-            upstream=upstream,
-            downstream=self._downstream,
-            tell=self._put,
-        )
 
     def trains(self) -> Training:
         """The role of a stage that trains. Raises WireError where it has none."""

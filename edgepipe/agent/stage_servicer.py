@@ -162,7 +162,7 @@ class StageServicer:
         """
         session = await self._check(hello)
         before = (session.load.stage - 1) % session.load.num_stages
-        if hello.from_stage != before or session.upstream.done():
+        if hello.from_stage != before or session.boundaries.has_upstream:
             raise WireError(
                 f"stage {session.load.stage} takes one boundary, of stage {before}, "
                 f"and none of stage {hello.from_stage} now"
@@ -177,7 +177,7 @@ class StageServicer:
         )
         return Welcome(
             hello=ours,
-            take=session.take_upstream,
+            take=session.boundaries.take_upstream,
             max_frame_bytes=deploy_training.max_frame_bytes(session.load),
         )
 

@@ -28,7 +28,7 @@ from edgepipe.core.order import Input, Need, Order, Task, Work
 from edgepipe.core.schedule import Kind
 from edgepipe.core.stage_training import StageTraining
 from edgepipe.core.train_intake import Exchanged, Side, TrainIntake
-from edgepipe.core.training import Broken, Decision, Purpose, StageApplied, StageReady
+from edgepipe.core.training import IGNORED, Broken, Decision, Purpose, StageApplied, StageReady
 from edgepipe.engine.training import Backwarded, Forwarded, Targets, TrainingEngine
 from edgepipe.errors import StageLost, WireError
 from edgepipe.transport.link import Link
@@ -143,13 +143,11 @@ class TrainRunner:
         if order is None or microbatch >= len(order.microbatches):
             raise WireError(f"tokens of microbatch {microbatch} came, which was not ordered")
         num_rows = order.microbatches[microbatch].num_rows
-        for values, kind, low in (
-            (ids.tokens, Input.TOKENS, 0),
-            (ids.targets, Input.TARGETS, -self.vocab_size),
-        ):
+        for values, kind in ((ids.tokens, Input.TOKENS), (ids.targets, Input.TARGETS)):
             if values is None:
                 continue
-            if len(values) != num_rows or not low <= values.min() <= values.max() < self.vocab_size:
+            counted = values if kind is Input.TOKENS else values[values != IGNORED]
+            if len(values) != num_rows or np.any((counted < 0) | (counted >= self.vocab_size)):
                 raise WireError(f"the {kind} of microbatch {microbatch} do not fit the order")
             self.state.arrive(number, Need(kind, microbatch))
         self._ids[number, microbatch] = ids

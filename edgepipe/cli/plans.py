@@ -25,7 +25,7 @@ from edgepipe.core.pipeline import Plan
 from edgepipe.core.record import to_json
 from edgepipe.core.stated import Pass
 from edgepipe.core.survey import Survey
-from edgepipe.core.work import Objective
+from edgepipe.core.work import Objective, TrainMode
 from edgepipe.errors import UsageError
 
 DEFAULT_CONTEXT = 4096
@@ -116,6 +116,7 @@ def on_paper(file: Path, prepared: Prepared, how: How, max_positions: int) -> Su
         work.workload.dtype,
         prefill_chunk=work.workload.prefill_chunk,
         passes=_PASSES[work.objective],
+        adapted=work.batch is not None and work.batch.mode is TrainMode.LORA,
     )
 
 

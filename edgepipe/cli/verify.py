@@ -14,8 +14,11 @@ def verify(
     model: options.Model,
     *,
     prompt: Annotated[
-        str, typer.Option(help="The text whose logits are compared.")
+        str, typer.Option(help="The text that is computed.")
     ] = "The quick brown fox jumps over the lazy dog, and then it rests in the shade of a tree.",
+    train: Annotated[
+        bool, typer.Option("--train", help="Compare the loss and gradients of a step too.")
+    ] = False,
     cluster: options.Cluster = "default",
     peer: options.Peer = None,
     local: options.Local = None,
@@ -34,9 +37,10 @@ def verify(
 ) -> None:
     """Compare the pipeline's logits with those of the whole model in this process.
 
+    With --train also the loss and the gradients of all weights in one step of training.
     Holds the whole model here: meant for small ones.
     """
-    from edgepipe.cli.verifying import verify_logits
+    from edgepipe.cli.verifying import verify_model
     from edgepipe.transport.loop import run_loop
 
     del insecure
@@ -55,5 +59,5 @@ def verify(
         codec=codec,
         fresh_profile=fresh_profile,
     )
-    if not run_loop(verify_logits(model, prompt, where, how, json=json)):
+    if not run_loop(verify_model(model, prompt, where, how, train=train, json=json)):
         raise typer.Exit(1)

@@ -22,7 +22,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from edgepipe.coordinator import manifest as manifests
 from edgepipe.coordinator.checkpoints import (
     PARTIAL,
     REPLACED,
@@ -41,6 +40,8 @@ from edgepipe.coordinator.manifest import (
 from edgepipe.coordinator.manifest_file import write_manifest
 from edgepipe.errors import WireError
 from edgepipe.home import sync_folder
+
+_SAME = "run one version of edgepipe everywhere"
 
 
 class CheckpointWriter:
@@ -64,7 +65,9 @@ class CheckpointWriter:
         self._open: dict[str, _UnitWriter] = {}
         self._done: dict[str, UnitFile] = {}
         self._lock = threading.Lock()
-        assert all(is_unit(unit, facts.num_layers) for unit in units), "a model's units"
+        for unit in units:
+            if not is_unit(unit, facts.num_layers):
+                raise WireError(f"a stage has a state {unit[:80]!r}, which no model has: {_SAME}")
         with writing(self._partial):
             shutil.rmtree(self._partial, ignore_errors=True)
             self._partial.mkdir(parents=True)
@@ -89,7 +92,7 @@ class CheckpointWriter:
         """Add the next bytes of a unit's file."""
         writer = self._writer(unit)
         if writer.size_bytes + len(data) > MAX_UNIT_BYTES:
-            raise WireError(f"the state of {unit} is larger than any may be: run one version")
+            raise WireError(f"the state of {unit} is larger than any may be: {_SAME}")
         with writing(writer.path):
             writer.append(data)
 
@@ -107,7 +110,7 @@ class CheckpointWriter:
     def commit(self) -> Path:
         """Give the checkpoint its name, once every unit is whole; returns its folder."""
         if self.missing:
-            raise WireError(f"the state of {min(self.missing)} did not arrive: run one version")
+            raise WireError(f"the state of {min(self.missing)} did not arrive: {_SAME}")
         files = tuple(self._done[unit] for unit in sorted(self._done))
         content = write_manifest(replace(self._facts, files=files))
         with writing(self._folder):
@@ -139,7 +142,7 @@ class CheckpointWriter:
     def _writer(self, unit: str) -> _UnitWriter:
         with self._lock:
             if unit not in self.missing:
-                raise WireError(f"the state of {unit[:80]!r} was not asked for: run one version")
+                raise WireError(f"the state of {unit[:80]!r} was not asked for: {_SAME}")
             if unit not in self._open:
                 self._open[unit] = _UnitWriter(path=self._partial / unit_name(unit))
             return self._open[unit]

@@ -36,7 +36,8 @@ _KEYS = ("node", "device", "memory", "pool", *_ROOFLINE_KEYS, *_TIME_KEYS)
 class Paper:
     """The model that is planned for, and what stated seconds are of.
 
-    `passes` are those that a device with stated seconds must state.
+    `passes` are those that a device with stated seconds must state. Where the model is `adapted`,
+    its own weights are not trained.
     """
 
     model: ModelShape
@@ -44,6 +45,7 @@ class Paper:
     prefill_chunk: int
     microbatch_rows: int
     passes: Collection[Pass]
+    adapted: bool = False
 
 
 def read_devices(
@@ -122,7 +124,11 @@ def _speed(table: Table, paper: Paper) -> DeviceSpeed:
         raise table.wrong(f"states both {roofline[0]} and {times[0]}: leave one of the two out")
     if roofline:
         return roofline_speed(
-            _roofline(table), paper.model, paper.dtype, prefill_chunk=paper.prefill_chunk
+            _roofline(table),
+            paper.model,
+            paper.dtype,
+            prefill_chunk=paper.prefill_chunk,
+            adapted=paper.adapted,
         )
     if times:
         return _stated(table, paper)

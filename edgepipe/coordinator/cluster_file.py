@@ -28,6 +28,7 @@ def read_cluster_file(
     prefill_chunk: int,
     microbatch_rows: int = MICROBATCH_ROWS,
     passes: Collection[Pass] = tuple(Pass),
+    adapted: bool = False,
 ) -> Survey:
     """The machines of a cluster file, as a survey of them for this model would be.
 
@@ -38,6 +39,7 @@ def read_cluster_file(
         prefill_chunk: rows of a prefill chunk, which a stated `*_prefill_s` is of.
         microbatch_rows: rows that stated `*_forward_s` and `*_backward_s` are of.
         passes: what the plan needs; a device with stated seconds states at least these.
+        adapted: training is of adapters beside the model's own weights.
 
     Raises:
         UsageError: the file cannot be read, or something in it is wrong: what, and where.
@@ -50,6 +52,7 @@ def read_cluster_file(
         prefill_chunk=prefill_chunk,
         microbatch_rows=microbatch_rows,
         passes=passes,
+        adapted=adapted,
     )
     devices, speeds = read_devices(whole, paper)
     nodes = tuple(dict.fromkeys(device.node for device in devices))

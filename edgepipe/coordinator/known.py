@@ -67,7 +67,7 @@ def _speeds(
 ) -> tuple[KnownSpeed, ...]:
     latest: dict[tuple[str, str], DeviceEntry] = {}
     for entry in entries:
-        if entry.is_of(node, device):
+        if entry.is_of(node, device) and not entry.key.sequence_length:
             latest.setdefault((entry.model_name, entry.key.dtype), entry)
     return tuple(_speed(entry) for entry in list(latest.values())[:MAX_MODELS])
 

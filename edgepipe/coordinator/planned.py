@@ -68,6 +68,7 @@ async def plan_for(
         prepared.shape,
         workload=work.workload,
         sequence_length=work.batch.sequence_length if work.batch is not None else 0,
+        rank=work.batch.adapter_rank if work.batch is not None else 0,
         nodes=how.nodes,
         fresh=how.fresh_profile,
         home=home,

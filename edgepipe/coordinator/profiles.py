@@ -44,14 +44,15 @@ _IRRELEVANT = frozenset(
 """Fields of a config that make no layer faster or slower."""
 
 
-METHOD = 1
+METHOD = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceKey:
     """What the seconds of a model's items depend on. `model` is the digest of its config.
 
-    `method` counts up with how they are measured; see `known_as`.
+    `sequence_length` and `rank` are of training, 0 where generation was measured, or all weights
+    are trained. `method` counts up with how they are measured; see `known_as`.
     """
 
     model: str
@@ -61,6 +62,7 @@ class DeviceKey:
     prefill_rows: tuple[int, ...]
     far: int
     sequence_length: int
+    rank: int
     method: int
     known_as: str
     device: str
@@ -132,6 +134,7 @@ def device_key(
         prefill_rows=asked.prefill_rows,
         far=asked.far,
         sequence_length=asked.sequence_length,
+        rank=asked.rank,
         method=METHOD,
         known_as=known_as(node),
         device=device.id,

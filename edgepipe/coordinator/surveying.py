@@ -101,6 +101,7 @@ async def survey(
     *,
     workload: Workload,
     sequence_length: int = 0,
+    rank: int = 0,
     nodes: Collection[str] | None = None,
     fresh: bool = False,
     home: Path,
@@ -115,6 +116,7 @@ async def survey(
         shape: its sizes.
         workload: the dtype, and the numbers of rows that are measured.
         sequence_length: of a training microbatch; 0 where training is not wanted.
+        rank: of the adapters that are trained; 0 where all weights are.
         nodes: the names of those that matter; all where it is None.
         fresh: measure even what is known.
         home: where figures are kept.
@@ -130,6 +132,7 @@ async def survey(
         shape=shape,
         workload=workload,
         sequence_length=sequence_length,
+        rank=rank,
         fresh=fresh,
         profiles=Profiles(home=home),
         now_s=now_s,
@@ -158,6 +161,7 @@ class _Surveying:
     shape: ModelShape
     workload: Workload
     sequence_length: int
+    rank: int
     fresh: bool
     profiles: Profiles
     now_s: float
@@ -259,6 +263,7 @@ class _Surveying:
             max_positions=min(self.shape.max_positions, FAR_POSITIONS + MAX_PREFILL_ROWS),
             prefill_chunk=self.workload.prefill_chunk,
             sequence_length=self.sequence_length,
+            rank=self.rank,
             memory_bytes=max(0, int(SHARE_OF_FREE_MEMORY * free)),
         )
 

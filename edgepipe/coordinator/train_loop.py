@@ -180,6 +180,7 @@ class TrainLoop:
             predicted_step_s=self._predicted_s(batch),
             bubble=max(0.0, 1 - busy_s / (step_s * len(reports))),
             bytes=sum(report.sent_bytes + report.returned_bytes for report in reports),
+            more={"inflight": [report.inflight for report in reports]},
         )
 
     def _predicted_s(self, batch: StepBatch) -> float:
@@ -206,10 +207,10 @@ class TrainLoop:
         )
 
     async def _evaluated(self) -> float | None:
-        """The held-out loss now, None where nothing is held out."""
+        """The held-out loss now, whatever the codecs do to it; None where nothing is held out."""
         if not self.held_out:
             return None
-        return await self.evaluate(self.held_out, self.codecs)
+        return await self.evaluate(self.held_out, self.codecs.uncompressed())
 
     async def evaluate(self, examples: Sequence[Example], codecs: BoundaryCodecs) -> float:
         """The loss of examples, per target, in nats."""

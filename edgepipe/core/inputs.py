@@ -26,7 +26,7 @@ class ItemInput:
     `shared_bytes` of its `weight_bytes` belong to tensors that an earlier item holds too: a stage
     with both items counts them once. `shared` are the bytes of those that any other item holds, by
     name. `width` is that of a layer's widest product. In training `adapter_parameters` are those
-    beside it, `activation_bytes` what one microbatch's backward needs of a layer, and
+    beside it, `activation_bytes` what a layer takes while it is worked on, and
     `inflight_bytes` what a microbatch in flight leaves with it.
     """
 
@@ -236,7 +236,7 @@ def _trained(trained: Footprint, item: Item, plain: ItemInput) -> ItemInput:
     return replace(
         plain,
         adapter_parameters=trained.adapter_parameters(item),
-        activation_bytes=trained.activation_bytes(item) if is_layer else 0,
+        activation_bytes=trained.working_bytes(item) if is_layer else 0,
         inflight_bytes=trained.inflight_bytes(item),
     )
 

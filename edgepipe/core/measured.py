@@ -14,15 +14,16 @@ FAR_POSITIONS = 1024
 MAX_DECODE_ROWS = 32
 SMALLEST_CHUNK = 16
 MAX_PREFILL_ROWS = 512
-SEQUENCES = (1, 2)
-"""Sequences of the microbatches that are measured."""
+ENOUGH_TRAIN_ROWS = 256
+"""A microbatch of that many rows keeps a device as busy, row for row, as a larger one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """What to measure: the points follow from the sizes that are wanted.
 
-    Training is measured where `sequence_length` is not 0. Weights, KV cache and activations of
+    Where `sequence_length` is not 0, training is measured, and nothing else: of adapters of `rank`
+    beside frozen weights, or of all weights where that is 0. Weights, KV cache and activations of
     what is measured at once take at most `memory_bytes`, as far as one layer does.
     """
 
@@ -32,6 +33,7 @@ class Measurement:
     prefill_chunk: int
     memory_bytes: int
     sequence_length: int = 0
+    rank: int = 0
 
     @property
     def decode_rows(self) -> tuple[int, ...]:
@@ -58,9 +60,16 @@ class Measurement:
         return max(self.near, min(FAR_POSITIONS, room))
 
     @property
+    def train_sequences(self) -> tuple[int, ...]:
+        """Sequences of the microbatches: one, and as many as are enough."""
+        if not self.sequence_length:
+            return ()
+        return tuple(dict.fromkeys((1, -(-ENOUGH_TRAIN_ROWS // self.sequence_length))))
+
+    @property
     def train_rows(self) -> tuple[int, ...]:
         """Rows of the microbatches."""
-        return tuple(self.sequence_length * each for each in SEQUENCES if self.sequence_length)
+        return tuple(self.sequence_length * each for each in self.train_sequences)
 
     @property
     def capacity(self) -> int:

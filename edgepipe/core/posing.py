@@ -258,15 +258,10 @@ def footprint(asked: Asked, setting: Setting) -> Footprint:
 
 
 def _training(asked: Asked, setting: Setting) -> Training:
-    assert asked.work.batch is not None
-    full = asked.work.batch.mode is TrainMode.FULL
     return Training(
         inflight_bytes=inflight_bytes(footprint(asked, setting)),
         update_s=np.array(
-            [
-                [item.update_s if full else 0.0 for item in speed.items]
-                for speed in asked.survey.speeds
-            ]
+            [[item.update_s for item in speed.items] for speed in asked.survey.speeds]
         ),
     )
 

@@ -4,7 +4,7 @@ rows     seconds = max(FLOPs per token · rows / flops_per_s, weight bytes / mem
 seen     max(4 · hidden / flops_per_s, KV bytes per position / memory_bytes_per_s), for each
          position that a row sees; the rows of a prefill chunk share the reads
 backward 2 · forward: the gradients of the weights and those of the input
-update   28 bytes per parameter / memory_bytes_per_s: AdamW in float32
+update   28 bytes per parameter / memory_bytes_per_s: AdamW in float32; adapters take no time
 codec    bytes read and written / memory_bytes_per_s
 
 The embedding only reads its rows. Rooflines: Williams, Waterman, Patterson, CACM 52(4), 2009.
@@ -12,7 +12,7 @@ The embedding only reads its rows. Rooflines: Williams, Waterman, Patterson, CAC
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from edgepipe.core.frame import Codec, DType
@@ -34,17 +34,25 @@ class Roofline:
 
 
 def roofline_speed(
-    roofline: Roofline, model: ModelShape, dtype: DType, *, prefill_chunk: int
+    roofline: Roofline,
+    model: ModelShape,
+    dtype: DType,
+    *,
+    prefill_chunk: int,
+    adapted: bool = False,
 ) -> DeviceSpeed:
-    """The model's items on the device, weights and KV cache held as `dtype`."""
-    return DeviceSpeed(
-        items=(
-            _embedding(roofline, model, dtype),
-            *(_product(roofline, model, layer, dtype, prefill_chunk) for layer in model.layers),
-            _product(roofline, model, model.head, dtype, prefill_chunk),
-        ),
-        codecs=_codecs(roofline, dtype),
+    """The model's items on the device, weights and KV cache held as `dtype`.
+
+    Where it is `adapted`, training is of adapters beside frozen weights.
+    """
+    items = (
+        _embedding(roofline, model, dtype),
+        *(_product(roofline, model, layer, dtype, prefill_chunk) for layer in model.layers),
+        _product(roofline, model, model.head, dtype, prefill_chunk),
     )
+    if adapted:
+        items = tuple(replace(item, update_s=0.0) for item in items)
+    return DeviceSpeed(items=items, codecs=_codecs(roofline, dtype))
 
 
 def roof(roofline: Roofline, *, flops_per_row: float, held_bytes: float) -> Curve:

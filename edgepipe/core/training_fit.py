@@ -2,15 +2,18 @@
 
 held         weights: parameters · itemsize
              full: gradients and AdamW's two moments 12 bytes a parameter, and 4 more for a
-             float32 master copy where the dtype is smaller
+             float32 master copy where the dtype is smaller; but a tied embedding's gradient and
+             moments are the head's alone
              lora: 16 bytes an adapter parameter; a matrix of hidden · width has
              rank · (hidden + width) of them
-             one layer's activations, computed again or in use, and the head's logits twice
+             one layer's activations, computed again or in use, and the head's logits twice;
+             where they are computed again, their gradients too
 in flight    of each microbatch, per layer: its input where it is computed again, else its
              activations; embedding and head keep their input
 
 activations  rows · (8 · hidden + 4 · width) · itemsize     norms, projections, products of the MLP;
              attention keeps no scores (Dao et al. 2022; after Korthikanti et al. 2022)
+gradients    rows · (2 · hidden + 3 · width) · itemsize     of what the MLP multiplies
 """
 
 from __future__ import annotations
@@ -60,16 +63,24 @@ class Footprint:
         values = 8 * self.model.hidden_size + 4 * widest(self.model, layer)
         return self.rows * values * self.dtype.itemsize
 
+    def working_bytes(self, layer: Item) -> int:
+        """What a layer takes while it is worked on, and no longer."""
+        if not self.recompute:
+            return self.activation_bytes(layer)
+        values = 2 * self.model.hidden_size + 3 * widest(self.model, layer)
+        gradients = self.rows * values * self.dtype.itemsize
+        return self.activation_bytes(layer) + gradients
+
 
 def held_bytes(footprint: Footprint) -> Ints:
     """What a stage of layers [first, end) holds all the time [L, L]; 0 where empty."""
     model, dtype = footprint.model, footprint.dtype
     parameters = parameters_of(model)
-    activations = [footprint.activation_bytes(layer) for layer in model.layers]
+    working = [footprint.working_bytes(layer) for layer in model.layers]
     logits = np.zeros_like(parameters)
     logits[:, -1] = 2 * footprint.rows * model.vocab_size * _FLOAT32_BYTES
     held = parameters * dtype.itemsize + _trained_bytes(footprint, parameters) + logits
-    return np.triu(held + largest_over(model.num_layers, activations), k=1)
+    return np.triu(held + largest_over(model.num_layers, working), k=1)
 
 
 def _trained_bytes(footprint: Footprint, parameters: Ints) -> Ints:
@@ -79,7 +90,15 @@ def _trained_bytes(footprint: Footprint, parameters: Ints) -> Ints:
         adapters = [footprint.adapter_parameters(item) for item in items]
         return _ADAPTER_BYTES * sums_over(model.num_layers, adapters)
     master = _FLOAT32_BYTES if footprint.dtype.itemsize < _FLOAT32_BYTES else 0
-    return parameters * (_OPTIMIZER_BYTES + master)
+    trained = parameters * (_OPTIMIZER_BYTES + master)
+    trained[0, :-1] -= _OPTIMIZER_BYTES * _shared_parameters(model)
+    return trained
+
+
+def _shared_parameters(model: ModelShape) -> int:
+    """Of a tied embedding, which the stage with the head trains."""
+    shared = set(model.embedding.tensors).intersection(model.head.tensors)
+    return sum(model.parameters[name] for name in shared)
 
 
 def inflight_bytes(footprint: Footprint) -> Ints:

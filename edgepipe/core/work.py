@@ -56,6 +56,11 @@ class Batch:
         """Tokens of a step."""
         return self.sequences * self.sequence_length
 
+    @property
+    def adapter_rank(self) -> int:
+        """Of the adapters that are trained; 0 where all weights are."""
+        return self.rank if self.mode is TrainMode.LORA else 0
+
     def most_rows(self, num_microbatches: int) -> int:
         """Tokens of a microbatch, at most."""
         return -(-self.sequences // num_microbatches) * (self.longest or self.sequence_length)

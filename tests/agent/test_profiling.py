@@ -61,6 +61,7 @@ def request(**changes: Any) -> stage_pb2.ProfileRequest:
         ({"prefill_chunk": 0}, "rows of a prefill chunk 0"),
         ({"prefill_chunk": 1 << 20}, "rows of a prefill chunk"),
         ({"sequence_length": 1 << 20}, "tokens of a sequence"),
+        ({"rank": 1 << 13}, "rank 8192"),
         ({"config_json": ""}, "characters of a config 0"),
         ({"config_json": " " * (1 << 21)}, "characters of a config"),
         ({"config_json": "[1]"}, "not a JSON object"),
@@ -181,12 +182,15 @@ async def test_progress_comes_first_and_then_what_was_measured(worker: Worker) -
     assert measured.overhead_s > RUNTIME_S
 
 
-async def test_training_is_measured_too(worker: Worker) -> None:
-    last = (await worker.profile(sequence_length=8))[-1]
-    (layer,) = convert.measured_from_wire(last.profiled).items.layers
-    assert layer.forward.rows == (8, 16)
-    assert layer.backward.at(8) > 0
+@pytest.mark.parametrize("rank", [0, 4], ids=["all weights", "adapters"])
+async def test_where_training_is_asked_for_it_alone_is_measured(worker: Worker, rank: int) -> None:
+    last = (await worker.profile(sequence_length=8, rank=rank))[-1]
+    measured = convert.measured_from_wire(last.profiled)
+    (layer,) = measured.items.layers
+    assert layer.forward.rows == (8, 256)
+    assert layer.backward.at(256) > 0
     assert layer.update_s > 0
+    assert layer.decode.rows == measured.items.head.decode.rows == ()
 
 
 async def test_who_has_no_lease_measures_nothing(

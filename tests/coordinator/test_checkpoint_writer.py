@@ -77,6 +77,12 @@ def test_a_unit_that_no_stage_has_is_refused(tmp_path: Path, unit: str) -> None:
         writer.append(unit, b"1")
 
 
+@pytest.mark.parametrize("unit", ["layer-00004", "layer-1", "../head", "head.safetensors"])
+def test_a_unit_that_no_model_has_is_refused(tmp_path: Path, unit: str) -> None:
+    with pytest.raises(WireError, match="which no model has: run one version"):
+        CheckpointWriter(tmp_path, FACTS, ["head", unit])
+
+
 def test_a_unit_that_is_whole_takes_no_more(tmp_path: Path) -> None:
     with begin(tmp_path) as writer:
         writer.append("head", b"12345678")
@@ -158,11 +164,12 @@ def test_a_crash_between_any_two_changes_of_the_disk_leaves_a_whole_checkpoint(
         {unit: state[unit] for unit in ("layer-00001", "head")}
         for state in (units(1, num_values=1), units(2, num_values=1))
     )
+    for step in (20, 40, 60):
+        write_checkpoint(tmp_path / "before", before, step=step)
     for changes in range(200):
         run = tmp_path / str(changes)
         crash_at(sys.maxsize)
-        for step in (20, 40, 60):
-            write_checkpoint(run, before, step=step)
+        shutil.copytree(tmp_path / "before", run)
         crash_at(changes)
         try:
             write_checkpoint(run, after)

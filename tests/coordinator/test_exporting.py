@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -203,6 +206,25 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "out" / "thesis.txt").touch()
     with pytest.raises(UsageError, match="is there already: give --output a new folder"):
         export_run(tmp_path)
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_a_full_disk_is_told_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, merge: bool
+) -> None:
+    lora_run(tmp_path, TIED)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    export_run(tmp_path, merge=merge)  # what is kept of the model is there now
+    shutil.rmtree(tmp_path / "out")
+    there = sorted(tmp_path.iterdir())
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(CheckpointError, match=r"cannot be written to .*out \(No space left"):
+            export_run(tmp_path, merge=merge)
+    assert sorted(tmp_path.iterdir()) == there
 
 
 def test_a_step_may_be_named(tmp_path: Path) -> None:

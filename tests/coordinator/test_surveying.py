@@ -114,8 +114,9 @@ async def test_what_is_kept_is_not_measured_again(
         {"workload": replace(WORKLOAD, num_slots=4)},
         {"workload": replace(WORKLOAD, dtype=DType.BFLOAT16)},
         {"sequence_length": 8},
+        {"sequence_length": 8, "rank": 4},
     ],
-    ids=["more slots", "another dtype", "training"],
+    ids=["more slots", "another dtype", "training", "adapters"],
 )
 async def test_other_points_are_measured_for_themselves(
     agents: list[Agent], tmp_path: Path, watched: Watched, changes: dict[str, Any]

@@ -74,6 +74,8 @@ def trained_bytes(plan, stage, items, weights):
         states = 16 * sum(item["adapter_parameters"] for item in items)
     else:
         states = weights // size * (12 if size == 4 else 16)
+        if stage["layers"][0] == 0 and not stage["head"]:
+            states -= 12 * sum(items[0]["shared"].values()) // size
     logits = 2 * rows * inputs["vocab_size"] * 4 if stage["head"] else 0
     flying = stage["inflight"] * sum(item["inflight_bytes"] for item in items)
     return states + max(item["activation_bytes"] for item in items) + logits + flying

@@ -49,11 +49,13 @@ def expected(asked: Footprint, first: int, end: int) -> tuple[int, int]:
     count, layers = parameters(model, first, end), end - first
     activations = ROWS * (8 * HIDDEN + 4 * WIDTH) * size
     one_input = ROWS * HIDDEN * size
+    foreign = VOCAB * HIDDEN if asked.model.tied and embedding and not head else 0
     states = {
         TrainMode.LORA: 16 * layers * matrices(model),
-        TrainMode.FULL: count * (12 + (4 if size < 4 else 0)),
+        TrainMode.FULL: count * (12 + (4 if size < 4 else 0)) - 12 * foreign,
     }[asked.batch.mode]
-    held = count * size + states + activations + (2 * ROWS * VOCAB * 4 if head else 0)
+    gradients = ROWS * (2 * HIDDEN + 3 * WIDTH) * size if asked.recompute else 0
+    held = count * size + states + activations + gradients + (2 * ROWS * VOCAB * 4 if head else 0)
     kept = layers * (one_input if asked.recompute else activations)
     return held, kept + (embedding + head) * one_input
 
@@ -75,7 +77,7 @@ def test_every_stage_holds_what_the_formula_says(
 
 def test_computing_again_saves_memory_of_microbatches_in_flight_alone() -> None:
     kept, again = (footprint(recompute=recompute) for recompute in (False, True))
-    assert (held_bytes(kept) == held_bytes(again)).all()
+    assert (held_bytes(kept) <= held_bytes(again)).all()
     assert inflight_bytes(again)[0, 4] < inflight_bytes(kept)[0, 4] / 5
 
 

@@ -106,22 +106,37 @@ def test_a_head_that_does_not_fit_is_taken_for_so_many_layers(clock: Any) -> Non
     assert items.head.decode.seconds == pytest.approx([LAYER_S * ratio] * 3)
 
 
-def test_training_is_measured_where_it_is_asked_for() -> None:
-    def clock(call: Callable[[], object]) -> float:
-        call()
-        return 1.0
-
-    asked = target(clock, sequence_length=8)
-    items, _ = measure_items(asked, lambda _done, _total: None)
-    for item in (*items.layers, items.head):
-        assert item.forward.rows == item.backward.rows == (8, 16)
-        assert item.forward.seconds == item.backward.seconds == (1.0, 1.0)
-        assert item.update_s == 1.0
-    assert items.embedding.backward.seconds == (1.0, 1.0)
+RANKS = pytest.mark.parametrize("rank", [0, 4], ids=["all weights", "adapters"])
 
 
+@RANKS
+def test_training_alone_is_measured_where_it_is_asked_for(clock: Any, rank: int) -> None:
+    items, call_s = measure_items(target(clock, sequence_length=8, rank=rank), lambda *_: None)
+    (layer,) = items.layers
+    assert call_s == CALL_S
+    assert layer.forward.rows == layer.backward.rows == (8, 256)
+    assert set(layer.forward.seconds) == {LAYER_S}
+    assert set(items.embedding.forward.seconds) == {EMBEDDING_S}
+    assert set(items.head.forward.seconds) == {HEAD_S}
+    assert layer.decode.rows == items.head.prefill.rows == ()
+
+
+@RANKS
+def test_only_what_is_trained_is_updated(clock: Any, rank: int) -> None:
+    items, _ = measure_items(target(clock, sequence_length=8, rank=rank), lambda *_: None)
+    assert items.layers[0].update_s > 0
+    ends = (items.embedding.update_s, items.head.update_s)
+    assert ends == ((0.0, 0.0) if rank else (CALL_S, CALL_S))
+
+
+def test_a_long_sequence_is_measured_alone(clock: Any) -> None:
+    items, _ = measure_items(target(clock, sequence_length=300), lambda *_: None)
+    assert items.layers[0].forward.rows == (300,)
+
+
+@pytest.mark.parametrize("sequence_length", [0, 8])
 def test_the_weights_of_a_sample_are_gone_before_the_next_ones_come(
-    clock: Any, monkeypatch: pytest.MonkeyPatch
+    clock: Any, monkeypatch: pytest.MonkeyPatch, sequence_length: int
 ) -> None:
     models: list[weakref.ref[Any]] = []
 
@@ -135,23 +150,29 @@ def test_the_weights_of_a_sample_are_gone_before_the_next_ones_come(
     monkeypatch.setattr(measure_training, "random_stage", watched)
     gc.disable()
     try:
-        measure_items(target(clock, sequence_length=8), lambda _done, _total: None)
-        assert len(models) == 7, "none, and one kind of layers, embedding and head twice each"
+        measure_items(target(clock, sequence_length=sequence_length), lambda *_: None)
+        assert len(models) == 4, "none, one kind of layers, embedding and head"
         assert not any(model() for model in models)
     finally:
         gc.enable()
 
 
 def test_a_training_that_nobody_waits_for_ends(clock: Any) -> None:
-    seen: list[int] = []
-
-    def stop_while_training(done: int, _total: int) -> None:
-        if seen and seen[-1] == done:
+    def stop(done: int, _total: int) -> None:
+        if done == 3:
             raise Stopped
-        seen.append(done)
 
     with pytest.raises(Stopped):
-        measure_items(target(clock, sequence_length=8), stop_while_training)
+        measure_items(target(clock, sequence_length=8), stop)
+
+
+@RANKS
+def test_the_progress_of_training_rises_to_its_end(clock: Any, rank: int) -> None:
+    told: list[tuple[int, int]] = []
+    asked = target(clock, sequence_length=8, rank=rank)
+    measure_items(asked, lambda *progress: told.append(progress))
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1]
 
 
 def test_a_head_without_room_to_be_trained_is_trained_as_so_many_layers(clock: Any) -> None:
@@ -162,8 +183,12 @@ def test_a_head_without_room_to_be_trained_is_trained_as_so_many_layers(clock: A
     (layer,) = items.layers
     ratio = items.head.forward.at(8) / layer.forward.at(8)
     assert ratio > 10
-    assert items.head.backward.at(8) == pytest.approx(ratio * layer.backward.at(8))
-    assert set(items.head.decode.seconds) == {HEAD_S}, "but measured where it has room"
+    assert items.head.update_s == pytest.approx(ratio * layer.update_s)
+    adapted, _ = measure_items(
+        replace(asked, config=config_dict(wide), asked=replace(asked.asked, rank=4)),
+        lambda *_: None,
+    )
+    assert set(adapted.head.forward.seconds) == {HEAD_S}, "frozen, it has room"
 
 
 def test_positions_that_are_seen_are_told_apart_from_the_rows() -> None:

@@ -51,10 +51,8 @@ def test_a_tied_embedding_is_the_heads_unit_on_any_cut(parts: Parts) -> None:
 def test_positions_are_the_embeddings_unit(tmp_path: Path) -> None:
     gpt2 = write_parts(random_model(CONFIGS["gpt2, learned positions"]), tmp_path)
     state = Chain(gpt2, training_of(), (2,)).state()
-    assert list(state) == ["embedding", "layer-00000", "layer-00001", "layer-00002"] + [
-        "layer-00003",
-        "head",
-    ]
+    layers = [f"layer-0000{index}" for index in range(4)]
+    assert list(state) == ["embedding", *layers, "head"]
     assert {name for name in state["embedding"] if "#" not in name} == {"transformer.wpe.weight"}
     assert "transformer.wte.weight" in state["head"]
 
@@ -87,6 +85,18 @@ def test_a_state_goes_on_bit_exactly(parts: Parts, settings: dict[str, Any]) -> 
         for name, tensor in other.weights().items():
             difference = (tensor - chain.weights()[name]).abs().max()
             assert difference <= 10 * tolerance, name
+
+
+@pytest.mark.parametrize("settings", [{}, LORA], ids=["full", "lora"])
+def test_weights_are_cast_anew_once_they_have_changed(
+    parts: Parts, settings: dict[str, Any]
+) -> None:
+    training = training_of(dtype=DType.BFLOAT16, **settings)
+    chain = Chain(parts, training, (2,))
+    chain.step(0, batch_of(0))
+    fresh = Chain(parts, training, (2,))
+    restore(fresh, chain.state())
+    assert chain.gradients(1, batch_of(0)) == fresh.gradients(1, batch_of(0))
 
 
 def restore(chain: Chain, state: dict[str, dict[str, torch.Tensor]]) -> None:

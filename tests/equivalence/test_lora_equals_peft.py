@@ -17,6 +17,8 @@ from edgepipe.core.training import Adapters
 from edgepipe.core.work import TrainMode
 from edgepipe.engine.torch.linear import leaf_names
 
+# peft asks transformers in an old way, when it wraps a whole model.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 STEPS = 2
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 

@@ -10,7 +10,22 @@
     batch         spans -> the rectangles that the model is called with
     attention     masks for rows of unequal length
     cache         keys and values by slot
+    build         all of these but the cache: a stage's model with its weights
+    rehearsal     a tiny model, for what libraries load late
     engine        all of it behind the engine protocol
+
+    padding       sequences of unequal length, packed and padded
+    dropout       seeds by run, step, microbatch and layer
+    layer_calls   a stage's own layers: seeded, and computed again if wanted
+    precision     autocast, and how long its casts live
+    cross_entropy a head's loss
+    passes        microbatches forward and backward
+    linear        leaf names of linear modules
+    adapters      LoRA beside them
+    optimizer     AdamW
+    tied          an embedding that another stage owns
+    units         what is trained, as checkpoints keep it
+    training      all of it behind the engine protocol of training
 
     sample        layers with random weights, for measuring
     bench         calls of them that are timed
@@ -18,5 +33,5 @@
     measure       calls -> the seconds of each item, for decode and prefill
     measure_training   and for a microbatch
 
-Import what you need from these modules; `engine` is heavy.
+Import what you need from these modules; `engine` and `training` are heavy.
 """

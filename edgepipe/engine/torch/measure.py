@@ -13,27 +13,18 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
 
-from edgepipe.core.measured import SEQUENCES, Items, Measurement
+from edgepipe.core.measured import Items, Measurement
 from edgepipe.core.speed import Curve, ItemSpeed
-from edgepipe.engine.torch.anatomy import Anatomy, Cut, examine
-from edgepipe.engine.torch.architecture import build_on_meta, read_config
+from edgepipe.engine.torch.anatomy import Cut
 from edgepipe.engine.torch.bench import Bench, Call, Target, Times
-from edgepipe.engine.torch.measure_training import TrainBench, TrainPoints
+from edgepipe.engine.torch.measure_training import trained_items
 from edgepipe.engine.torch.median import MAX_REPEATS
-from edgepipe.engine.torch.sample import Sample, layer_kinds, sample_of
-from edgepipe.engine.torch.weights import stage_weights
-from edgepipe.errors import StageError
+from edgepipe.engine.torch.sample import sample_of
+from edgepipe.engine.torch.subject import Subject
 
 ENOUGH_BYTES = 256 << 20
 """Weights of a sample: more than any cache holds."""
-TRAINED_LAYERS = 4
-TRAINED_COPIES = 4
-"""Weights, their gradients, and the optimizer's two moments."""
-_TRAINING_POINTS = 100
-"""How many calls training counts as, in progress: it takes longer."""
 
 Advance = Callable[[int, int], None]
 """Called with (points done, points in all); what it raises ends the measurement."""
@@ -58,41 +49,34 @@ def far_calls(asked: Measurement) -> tuple[Call, ...]:
 def measure_items(target: Target, advance: Advance) -> tuple[Items, float]:
     """The seconds of a model's items, and those that every call takes besides.
 
+    Of training alone, where that is asked for.
+
     Raises ModelError for a model that cannot be cut, StageError for one of which not even a
     layer has room, and what `advance` raises.
     """
+    subject = Subject.of(target.config, target.asked.dtype)
+    run = trained_items if target.asked.train_rows else _inferring_items
+    return run(target, subject, advance)
+
+
+def _inferring_items(target: Target, subject: Subject, advance: Advance) -> tuple[Items, float]:
     asked = target.asked
-    model = build_on_meta(read_config(target.config), asked.dtype)
-    anatomy = examine(model)
-    kinds = layer_kinds(model, anatomy)
-    samples = [_sample(target, model, anatomy, kinds, kind) for kind in range(max(kinds) + 1)]
-    end = anatomy.num_layers
-    ends = [
-        Cut(first=0, end=0, embedding=True, head=False),
-        Cut(first=end, end=end, embedding=False, head=True),
-    ]
+    samples = [_sample(asked, subject, kind) for kind in range(max(subject.kinds) + 1)]
     calls = (*decode_calls(asked), *prefill_calls(asked), *far_calls(asked))
     few = (*decode_calls(asked), *prefill_calls(asked)[-1:])
-    counter = _Counter(asked, (calls, *(calls for _ in samples), few, few), advance)
+    counter = _Counter((calls, *(calls for _ in samples), few, few), advance)
     empty = _times(target, sample_of(()), calls, counter)
-    layers = [
-        _with_training(target, sample, _item(target, sample, calls, empty, counter), counter)
-        for sample in samples
-    ]
-    layer_bytes = _weight_bytes(model, anatomy, sample_of((0,)))
+    layers = [_item(target, sample, calls, empty, counter) for sample in samples]
+    layer_bytes = subject.weight_bytes(sample_of((0,)))
 
     def end_item(cut: Cut) -> ItemSpeed:
-        end_bytes = _weight_bytes(model, anatomy, cut)
-        guessed = _of_the_size(layers[kinds[0]], end_bytes / layer_bytes)
+        end_bytes = subject.weight_bytes(cut)
         if end_bytes > asked.memory_bytes:
-            return guessed
-        speed = _item(target, cut, few, empty, counter)
-        if TRAINED_COPIES * end_bytes > asked.memory_bytes:
-            return _trained_as(speed, guessed)
-        return _with_training(target, cut, speed, counter)
+            return _of_the_size(layers[subject.kinds[0]], end_bytes / layer_bytes)
+        return _item(target, cut, few, empty, counter)
 
-    embedding, head = map(end_item, ends)
-    items = Items(kinds=kinds, layers=tuple(layers), embedding=embedding, head=head)
+    embedding, head = map(end_item, subject.ends)
+    items = Items(kinds=subject.kinds, layers=tuple(layers), embedding=embedding, head=head)
     return items, empty[decode_calls(asked)[0]]
 
 
@@ -116,17 +100,7 @@ def _times(target: Target, cut: Cut, calls: Sequence[Call], counter: _Counter) -
 
 def _of_the_size(layer: ItemSpeed, ratio: float) -> ItemSpeed:
     """What has no room to be measured takes as long for its weights as a layer does for its own."""
-    return ItemSpeed(
-        decode=layer.decode.times(ratio),
-        prefill=layer.prefill.times(ratio),
-        forward=layer.forward.times(ratio),
-        backward=layer.backward.times(ratio),
-        update_s=layer.update_s * ratio,
-    )
-
-
-def _trained_as(speed: ItemSpeed, other: ItemSpeed) -> ItemSpeed:
-    return replace(speed, forward=other.forward, backward=other.backward, update_s=other.update_s)
+    return ItemSpeed(decode=layer.decode.times(ratio), prefill=layer.prefill.times(ratio))
 
 
 def _inference(asked: Measurement, seconds: Times) -> ItemSpeed:
@@ -159,80 +133,29 @@ def _attention_s(asked: Measurement, seconds: Times) -> tuple[float, float]:
     return row_s, max(0.0, more) / (chunk.rows * asked.far)
 
 
-def _with_training(target: Target, cut: Cut, speed: ItemSpeed, counter: _Counter) -> ItemSpeed:
-    """Where it is asked for. Fewer layers will do, and each takes several times as much memory."""
-    if not target.asked.train_rows:
-        return speed
-    chosen = cut
-    if isinstance(cut, Sample):
-        few = -(-len(cut.chosen) // TRAINED_COPIES)
-        chosen = sample_of(cut.chosen[: min(TRAINED_LAYERS, few)])
-    asked, count = target.asked, max(1, len(chosen.layers))
-    points = _train_points(target, chosen, counter)
-    counter.trained()
-    return replace(
-        speed,
-        forward=Curve(rows=asked.train_rows, seconds=tuple(s / count for s in points.forward)),
-        backward=Curve(rows=asked.train_rows, seconds=tuple(s / count for s in points.backward)),
-        update_s=points.update_s / count,
-    )
-
-
-def _train_points(target: Target, cut: Cut, counter: _Counter) -> TrainPoints:
-    """Of a bench that is gone afterwards, as in `_times`."""
-    try:
-        return TrainBench(target, cut).points(SEQUENCES, counter.look)
-    finally:
-        gc.collect()
-
-
-def _sample(target: Target, model: Any, anatomy: Anatomy, kinds: Sequence[int], kind: int) -> Cut:
+def _sample(asked: Measurement, subject: Subject, kind: int) -> Cut:
     """As many layers of a kind as are enough, fit, and are there."""
-    members = [index for index, each in enumerate(kinds) if each == kind]
-    weight_bytes = _weight_bytes(model, anatomy, sample_of(members[:1]))
-    kv = anatomy.kv[members[0]]
-    asked = target.asked
+    first = subject.one(kind)
+    weight_bytes, kv = subject.weight_bytes(first), subject.anatomy.kv[first.chosen[0]]
     cached = asked.decode_rows[-1] * asked.capacity * asked.dtype.itemsize
     cached *= kv.num_values if kv else 0
-    fitting = asked.memory_bytes // (weight_bytes + cached)
-    if not fitting:
-        raise StageError(
-            f"a layer of the model takes {weight_bytes >> 20} MiB, more than is free there"
-        )
-    count = min(-(-ENOUGH_BYTES // weight_bytes), fitting)
-    return sample_of(members[:count])
-
-
-def _weight_bytes(model: Any, anatomy: Anatomy, cut: Cut) -> int:
-    items = stage_weights(model, anatomy, cut)
-    return sum(tensor.nbytes for item in items for tensor in item.in_model.values())
+    return subject.sample(
+        kind,
+        most=-(-ENOUGH_BYTES // weight_bytes),
+        each_bytes=weight_bytes + cached,
+        free_bytes=asked.memory_bytes,
+    )
 
 
 class _Counter:
     """Counts the calls of all samples, those that prove needless too."""
 
-    def __init__(
-        self, asked: Measurement, samples: Sequence[Sequence[Call]], advance: Advance
-    ) -> None:
-        self._trained = _TRAINING_POINTS if asked.train_rows else 0
-        repeats = MAX_REPEATS + 1
-        self._total = sum(len(calls) for calls in samples) * repeats
-        self._total += (len(samples) - 1) * self._trained
+    def __init__(self, samples: Sequence[Sequence[Call]], advance: Advance) -> None:
+        self._total = sum(len(calls) for calls in samples) * (MAX_REPEATS + 1)
         self._done = 0
         self._advance = advance
 
     def timed(self) -> None:
         """A call of a sample is done."""
-        self._count(1)
-
-    def look(self) -> None:
-        """A call of a training is done: whether anybody still waits."""
-        self._count(0)
-
-    def trained(self) -> None:
-        """A sample's training is measured."""
-        self._count(self._trained)
-
-    def _count(self, calls: int) -> None:
-        self._done += calls
+        self._done += 1
         self._advance(self._done, self._total)

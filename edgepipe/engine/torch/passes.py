@@ -20,6 +20,7 @@ from edgepipe.engine.torch.build import BuiltStage
 from edgepipe.engine.torch.cross_entropy import cross_entropy_sum
 from edgepipe.engine.torch.layer_calls import LayerCalls
 from edgepipe.engine.torch.padding import Padding
+from edgepipe.engine.torch.precision import Precision
 from edgepipe.engine.torch.stage_model import StageModel
 from edgepipe.engine.training import Backwarded, Forwarded, Targets
 
@@ -44,7 +45,9 @@ class Passes:
         self._embedding = built.cut.embedding
         self._device = device
         self._dtype = torch_dtype(training.dtype)
-        self._held_dtype = built.model.dtype
+        held = (p.dtype for p in built.model.parameters() if p.is_floating_point())
+        self._held_dtype = next(held, self._dtype)
+        self._precision = Precision(device, self._dtype)
         self._calls = LayerCalls(built, training, device)
         self._stage = StageModel(built.model, built.anatomy, built.cut)
         self._watched = _watched(built.model)
@@ -58,7 +61,7 @@ class Passes:
         entry = self._entry(padding.pad(inputs.to(self._device)))
         entry.requires_grad_(not self._embedding)
         self._model.train()
-        with self._computing(), self._calls.training(microbatch):
+        with self._precision.computing(training=True), self._calls.training(microbatch):
             output = self._run(padding, entry, targets)
         self._kept[microbatch.index] = _Kept(
             padding=padding,
@@ -77,7 +80,7 @@ class Passes:
         padding = Padding(microbatch.lengths, self._device)
         entry = self._entry(padding.pad(inputs.to(self._device)))
         self._model.eval()
-        with self._computing():
+        with self._precision.computing(training=False):
             output = self._run(padding, entry, targets)
         return self._forwarded(microbatch, padding, output)
 
@@ -99,15 +102,15 @@ class Passes:
     def forget(self) -> None:
         """Drop every microbatch whose backward has not come."""
         self._kept.clear()
+        self._precision.forget()
+
+    def weights_change(self) -> None:
+        """Drop what was made of the weights as they were."""
+        self._precision.forget()
 
     def _entry(self, padded: torch.Tensor) -> torch.Tensor:
         """A leaf that shares nothing of a graph with what came in."""
         return padded.detach() if self._embedding else padded.detach().to(self._held_dtype)
-
-    def _computing(self) -> Any:
-        return torch.autocast(
-            self._device.type, dtype=self._dtype, enabled=self._dtype.itemsize < 4
-        )
 
     def _run(self, padding: Padding, entry: torch.Tensor, targets: Targets | None) -> torch.Tensor:
         """The padded hidden state, or the loss."""

@@ -47,9 +47,12 @@ class TorchTrainer:
     def load(self, spec: StageSpec, training: Training, progress: Progress) -> Loaded:
         """Build the stage, read its weights, add its adapters; see TrainingEngine.load."""
         self.unload()
+        dtype = DType.FLOAT32 if training.mode is TrainMode.FULL else training.dtype
+        return self.take(build_stage(spec, dtype, self._device, progress), training)
+
+    def take(self, built: BuiltStage, training: Training) -> Loaded:
+        """Train a stage that is built, in place of the one before."""
         is_full = training.mode is TrainMode.FULL
-        dtype = DType.FLOAT32 if is_full else training.dtype
-        built = build_stage(spec, dtype, self._device, progress)
         if is_full:
             _train_all(built)
         else:
@@ -85,6 +88,7 @@ class TorchTrainer:
 
     def apply(self, update: Update) -> None:
         """Step the optimizer; see TrainingEngine.apply."""
+        self._stage.passes.weights_change()
         self._stage.optimizer.apply(update)
         self._forget_shared()
 
@@ -96,6 +100,8 @@ class TorchTrainer:
 
     def unload(self) -> None:
         """Free all that is held."""
+        if self._loaded is not None:
+            self._loaded.passes.forget()
         self._loaded = None
 
     def embedding_gradient(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -124,6 +130,7 @@ class TorchTrainer:
 
     def import_state(self, unit: str, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take what `export_state` gave; see TrainingEngine.import_state."""
+        self._stage.passes.weights_change()
         restore_unit(unit, self._stage.units[unit], self._stage.optimizer, tensors)
 
     @property

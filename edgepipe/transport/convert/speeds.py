@@ -32,6 +32,7 @@ def measurement_to_wire(asked: Measurement) -> stage_pb2.ProfileRequest:
         max_positions=asked.max_positions,
         prefill_chunk=asked.prefill_chunk,
         sequence_length=asked.sequence_length,
+        rank=asked.rank,
         memory_bytes=asked.memory_bytes,
     )
 
@@ -44,6 +45,7 @@ def measurement_from_wire(wire: stage_pb2.ProfileRequest) -> Measurement:
         max_positions=wire.max_positions,
         prefill_chunk=wire.prefill_chunk,
         sequence_length=wire.sequence_length,
+        rank=wire.rank,
         memory_bytes=wire.memory_bytes,
     )
 

@@ -365,7 +365,7 @@ class Metered(_message.Message):
     def __init__(self, busy_s: _Optional[float] = ..., num_frames: _Optional[int] = ...) -> None: ...
 
 class ProfileRequest(_message.Message):
-    __slots__ = ("api", "fence", "engine", "config_json", "dtype", "num_slots", "max_positions", "prefill_chunk", "sequence_length", "memory_bytes")
+    __slots__ = ("api", "fence", "engine", "config_json", "dtype", "num_slots", "max_positions", "prefill_chunk", "sequence_length", "memory_bytes", "rank")
     API_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -376,6 +376,7 @@ class ProfileRequest(_message.Message):
     PREFILL_CHUNK_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_LENGTH_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
     api: int
     fence: int
     engine: str
@@ -386,7 +387,8 @@ class ProfileRequest(_message.Message):
     prefill_chunk: int
     sequence_length: int
     memory_bytes: int
-    def __init__(self, api: _Optional[int] = ..., fence: _Optional[int] = ..., engine: _Optional[str] = ..., config_json: _Optional[str] = ..., dtype: _Optional[_Union[_frame_pb2.DType, str]] = ..., num_slots: _Optional[int] = ..., max_positions: _Optional[int] = ..., prefill_chunk: _Optional[int] = ..., sequence_length: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+    rank: int
+    def __init__(self, api: _Optional[int] = ..., fence: _Optional[int] = ..., engine: _Optional[str] = ..., config_json: _Optional[str] = ..., dtype: _Optional[_Union[_frame_pb2.DType, str]] = ..., num_slots: _Optional[int] = ..., max_positions: _Optional[int] = ..., prefill_chunk: _Optional[int] = ..., sequence_length: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., rank: _Optional[int] = ...) -> None: ...
 
 class ProfileEvent(_message.Message):
     __slots__ = ("progress", "profiled")
