@@ -11,7 +11,7 @@ from edgepipe.agent import deploy, deploy_training
 from edgepipe.agent.device import WorkerDevice
 from edgepipe.agent.generating import Generating
 from edgepipe.agent.parking import Parking, free
-from edgepipe.agent.resident import reset_peak
+from edgepipe.agent.resident import TRAINING_MAP_BYTES, USUAL_MAP_BYTES, map_from, reset_peak
 from edgepipe.agent.role import Role, Tell
 from edgepipe.agent.training import Training
 from edgepipe.engine.base import Engine, Loaded, Progress
@@ -55,6 +55,7 @@ async def load_stage(
     if load.HasField("training"):
         await parking.clear()
         reset_peak()
+        map_from(TRAINING_MAP_BYTES)
         trainer = deploy_training.make_trainer(load.engine, device.torch_device)
         training = convert.training_from_wire(load.training)
         try:
@@ -123,3 +124,4 @@ class _Trainer:
 
     async def release(self) -> None:
         await asyncio.shield(self.device.compute.run(partial(free, self.engine)))
+        map_from(USUAL_MAP_BYTES)

@@ -12,7 +12,8 @@ from edgepipe.agent import deploy_training
 from edgepipe.agent.compute import ComputeThread
 from edgepipe.agent.device import WorkerDevice
 from edgepipe.agent.role import Tell
-from edgepipe.agent.train_runner import Ids, Report, TrainRunner
+from edgepipe.agent.train_passes import Ids
+from edgepipe.agent.train_runner import Report, TrainRunner
 from edgepipe.core.stage_training import StageTraining
 from edgepipe.core.training import StageReady
 from edgepipe.engine.state_file import chunks_of, file_bytes, tensors_of

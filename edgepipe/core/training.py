@@ -43,6 +43,11 @@ class Microbatch:
         """Tokens, and so the rows of its frames."""
         return sum(self.lengths)
 
+    @property
+    def num_padded(self) -> int:
+        """Tokens that are computed, padding included."""
+        return len(self.lengths) * max(self.lengths)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdamW:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from edgepipe.agent.compute import ComputeThread
-from edgepipe.agent.train_runner import Ids, Report, TrainRunner
+from edgepipe.agent.train_passes import Ids
+from edgepipe.agent.train_runner import Report, TrainRunner
 from edgepipe.core.frame import Codec, DType, JobId
 from edgepipe.core.order import Order, Seat
 from edgepipe.core.schedule import Kind, Schedule
@@ -156,8 +157,8 @@ async def running_pipeline(
                         job=JOB,
                         epoch=EPOCH,
                         hidden_size=HIDDEN,
-                        max_rows=ROWS,
-                        max_order_rows=ROWS * schedule.num_microbatches,
+                        max_rows=2 * max(LENGTHS),
+                        max_order_rows=2 * max(LENGTHS) * schedule.num_microbatches,
                     ),
                     vocab_size=VOCABULARY,
                     upstream=boundaries[stage - 1][1] if stage else None,

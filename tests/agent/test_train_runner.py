@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from edgepipe.agent.train_runner import Ids
 from edgepipe.core.frame import Codec
 from edgepipe.core.schedule import Schedule, gpipe, one_f_one_b, one_f_one_b_k
-from edgepipe.core.training import Microbatch, Purpose
+from edgepipe.core.training import IGNORED, Microbatch, Purpose
 from edgepipe.engine.training import Forwarded
 from edgepipe.errors import WireError
 from tests.agent.one_process_pipeline import (
     HIDDEN,
     ROWS,
+    VOCABULARY,
     Recording,
     ids_of,
+    order,
     recording,
     running_pipeline,
 )
@@ -151,3 +155,16 @@ async def test_a_frame_of_other_rows_than_the_order_says_ends_the_stage() -> Non
         async with running_pipeline(engines, schedule) as pipeline:
             pipeline.give(1, schedule)
             await pipeline.ready(1)
+
+
+@pytest.mark.parametrize("target", [-1, IGNORED - 1, VOCABULARY])
+async def test_a_target_is_a_token_or_to_be_ignored(target: int) -> None:
+    """However few tokens there are."""
+    schedule = one_f_one_b(1, 1)
+    targets = np.full(ROWS, IGNORED, np.int32)
+    async with running_pipeline(recording(1), schedule) as pipeline:
+        (runner,) = pipeline.runners
+        runner.give(order(1, schedule, 0, purpose=Purpose.TRAIN, codec=Codec.NONE))
+        with pytest.raises(WireError, match="the targets of microbatch 0 do not fit"):
+            runner.give_ids(1, 0, Ids(targets=np.append(targets[1:], np.int32(target))))
+        runner.give_ids(1, 0, Ids(targets=targets))
