@@ -20,6 +20,7 @@ from edgepipe.core.going import Going, always
 from edgepipe.core.graph import Graph
 from edgepipe.core.horizon import ROUNDING, Horizon, exchange_s
 from edgepipe.core.problem import Bools, Floats, Ints
+from edgepipe.core.shared import Shared
 
 _CHUNK_CELLS = 200_000  # of bounds at once: they stay in a core's cache
 _SPARE = 4
@@ -93,27 +94,32 @@ class Beam:
         """What a whole pipeline costs at least that goes on with a stage on the device [N]."""
         start, free = begun.path[:, -1, 1], self.horizon.free(begun.used | bit_of(device))
         total = (begun.total[:, None] + self.horizon.begun[device, start, :, free]).T
+        trip = (begun.total[:, None] + self.horizon.begun_trip[device, start, :, free]).T
         peak = np.maximum(begun.peak, self.horizon.bands.floors[:, None])
-        self._wait(begun, total - self._exchange_s, peak)
+        self._wait(begun, trip, peak)
         bounds: Floats = (self.graph.goal.rank(total, peak) + begun.update).min(axis=0)
         return bounds
 
-    @property
-    def _exchange_s(self) -> float:
-        return exchange_s(self.graph, self.horizon.firsts[0])
-
-    def _wait(self, begun: Begun, total: Floats, peak: Floats, depth: Floats | None = None) -> None:
+    def _wait(self, begun: Begun, trip: Floats, peak: Floats, depth: Floats | None = None) -> None:
         """Raise `peak` [..., N] to the period that the stages' round trips need, in training.
 
-        `total` [..., N] are the whole pipeline's seconds, the way back apart; `depth` [..., N] is
-        that of the stage which is being added, if one is.
+        `trip` [..., N] is that of the first stage; `depth` [..., N] is that of the stage which is
+        being added, if one is.
         """
         if self.graph.depth is None or not self.graph.goal.weighs_bottleneck:
             return
         for before, held in zip(begun.before.T, begun.depth.T, strict=True):
-            np.maximum(peak, (total - before) / held, out=peak)
+            np.maximum(peak, (trip - before) / held, out=peak)
         if depth is not None:
-            np.maximum(peak, (total - begun.total) / depth, out=peak)
+            np.maximum(peak, (trip - begun.total) / depth, out=peak)
+
+    def _share(self, spans: Spans, peak: Floats) -> None:
+        """Raise `peak` [N] of whole pipelines to what shared memory asks for, in training."""
+        trip = np.where(np.isfinite(spans.total[-1]), spans.total[-1], 0.0)
+        waiting = spans.kept[-1] * trip[:, None] - spans.kept_s[-1]
+        left = self.graph.memory.rooms - spans.taken[-1] + spans.kept[-1]
+        period = np.divide(waiting, left, out=np.zeros_like(left), where=(left > 0) & (waiting > 0))
+        np.maximum(peak, period.max(axis=1, initial=0.0), out=peak)
 
     def _may_hop(self, begun: Begun, device: int) -> Bools:
         graph, twin = self.graph, int(self.graph.twin[device])
@@ -142,6 +148,8 @@ class Beam:
             peak=spans.peak[end, which],
             loads=begun.loads[which],
             taken=spans.taken[end, which],
+            kept=spans.kept[end, which],
+            kept_s=spans.kept_s[end, which],
             before=np.concatenate([begun.before[which], begun.total[which, None]], axis=1),
             depth=np.concatenate([begun.depth[which], spans.depth[end, which, None]], axis=1),
             update=spans.update[end, which],
@@ -153,13 +161,15 @@ class Beam:
         num_done = begun.path.shape[1]
         start = begun.path[:, -1, 1] if num_done else np.zeros(len(begun), dtype=np.int64)
         seconds = graph.stage_s[device, start].T
-        taken = np.broadcast_to(begun.taken, (len(seconds), *begun.taken.shape)).copy()
-        taken += np.moveaxis(graph.claims[:, device, start], (0, 1, 2), (2, 1, 0))
-        seconds = np.where((taken > graph.rooms).any(axis=2), np.inf, seconds)
+        taken = begun.taken + graph.memory.claims[:, device, start].T
+        kept = graph.memory.kept[:, device, start].T
+        seconds = np.where((taken > graph.memory.rooms).any(axis=2), np.inf, seconds)
         return Spans(
             total=begun.total + seconds,
             peak=np.maximum(begun.peak, np.where(np.isfinite(seconds), seconds, 0.0)),
             taken=taken,
+            kept=begun.kept + kept,
+            kept_s=begun.kept_s + kept * begun.total[:, None],
             depth=np.ones_like(seconds) if graph.depth is None else graph.depth[device, start].T,
             update=np.maximum(begun.update, graph.update_s[device, start].T),
         )
@@ -172,6 +182,7 @@ class Beam:
         busy = np.maximum(graph.back_peak_s[device, first], loads.max(axis=1, initial=0.0))
         peak = np.maximum(spans.peak[-1], busy)
         self._wait(begun, spans.total[-1], peak, spans.depth[-1])
+        self._share(spans, peak)
         total = spans.total[-1] + graph.back_s[device, first]
         rank = graph.goal.rank(total, peak) + spans.update[-1]
         for index in np.argsort(rank):
@@ -197,11 +208,18 @@ class Beam:
         for table, resource in zip(horizon.loads, horizon.load_ids, strict=True):
             loads = begun.loads[:, resource] + table[device, :-1][..., free]
             np.maximum(peak, loads, out=peak)
-        for index, table in enumerate(horizon.claims):
-            taken = spans.taken[:-1, None, :, index] + table[device, :-1][..., free]
-            np.add(total, np.inf, out=total, where=taken > self.graph.rooms[index])
-        self._wait(begun, total - self._exchange_s, peak, spans.depth[:-1, None])
+        trip = spans.total[:-1, None] + horizon.trip[device, :-1][..., free]
+        self._wait(begun, trip, peak, spans.depth[:-1, None])
         bounds: Floats = goal.rank(total, peak) + spans.update[:-1, None]
+        if len(self.graph.memory.rooms):
+            cells = np.nonzero(bounds < self._limit)
+            place = (device, cells[0], cells[1], free[cells[2]])
+            shared = Shared.of(self.graph, horizon, spans, cells, place=place)
+            total, peak = shared.total(total[cells]), peak[cells]
+            trip = np.maximum(trip[cells], total - exchange_s(self.graph, horizon.firsts[0]))
+            self._wait(begun.at(cells[2]), trip, peak, spans.depth[cells[0], cells[2]])
+            shared.wait(trip, peak)
+            bounds[cells] = goal.rank(total, peak) + spans.update[cells[0], cells[2]]
         return bounds
 
     def _kept(self, parts: Iterable[Begun]) -> Begun:

@@ -17,7 +17,8 @@ class Begun:
     `peak` is the busiest stage or resource so far, `loads` [N, S] and `taken` [N, C] what they
     put on shared resources and memory, `used` their devices as bits. For training, `before` [N, p]
     are the seconds before each stage, `depth` [N, p] its microbatches in flight, and `update` the
-    slowest optimizer.
+    slowest optimizer; `kept` [N, C] is what one microbatch in flight on every stage takes of shared
+    memory, `kept_s` the same times the seconds before each stage.
     """
 
     path: Ints
@@ -26,6 +27,8 @@ class Begun:
     peak: Floats
     loads: Floats
     taken: Floats
+    kept: Floats
+    kept_s: Floats
     before: Floats
     depth: Floats
     update: Floats
@@ -57,7 +60,9 @@ def empty(graph: Graph) -> Begun:
         total=np.zeros(1),
         peak=np.zeros(1),
         loads=np.zeros((1, graph.hop_loads.shape[2])),
-        taken=np.zeros((1, len(graph.rooms))),
+        taken=np.zeros((1, len(graph.memory.rooms))),
+        kept=np.zeros((1, len(graph.memory.rooms))),
+        kept_s=np.zeros((1, len(graph.memory.rooms))),
         before=np.zeros((1, 0)),
         depth=np.zeros((1, 0)),
         update=np.zeros(1),
@@ -73,14 +78,17 @@ def bit_of(device: int) -> np.int64:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Spans:
-    """Each begun pipeline [N] with a further stage up to each end [L]; `taken` is [L, N, C].
+    """Each begun pipeline [N] with a further stage up to each end [L].
 
+    `taken`, `kept` and `kept_s` are [L, N, C].
     `depth` is the added stage's own.
     """
 
     total: Floats
     peak: Floats
     taken: Floats
+    kept: Floats
+    kept_s: Floats
     depth: Floats
     update: Floats
 

@@ -1,6 +1,7 @@
 """Predicted beside measured: how far apart they are, and which term of the prediction was wrong.
 
-one frame = Σ stage times + hops    a term is one stage's time, or that of all hops together
+one frame       = Σ stage times + hops      a term is one stage's time, or that of all hops together
+a training step = (Σ S + (M - 1) · max S) / M + the rest      S: a stage's forwards and backwards
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ MISS = 0.15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Term:
-    """Seconds per frame of one stage; of all hops together where `stage` is None."""
+    """Seconds per frame, or step, of one stage; of all hops together where `stage` is None."""
 
     stage: int | None
     predicted_s: float
@@ -30,7 +31,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A figure of one sequence, in seconds, and the terms that it is made of."""
+    """A figure of one sequence, or of a step, in seconds, and the terms that it is made of."""
 
     predicted_s: float
     measured_s: float
@@ -72,3 +73,40 @@ def compare(predicted: Phase, *, measured_s: float, stage_s: Sequence[float]) ->
     ]
     hops = Term(stage=None, predicted_s=predicted.hops_s, measured_s=hops_s)
     return Comparison(predicted_s=predicted.seconds, measured_s=measured_s, terms=(*stages, hops))
+
+
+def compare_step(
+    *,
+    predicted_s: float,
+    measured_s: float,
+    planned_s: Sequence[float],
+    stage_s: Sequence[float],
+    num_microbatches: int,
+) -> Comparison:
+    """Compare a training step with what was predicted of it.
+
+    Args:
+        predicted_s: of the whole step.
+        measured_s: what it took.
+        planned_s: predicted seconds of each stage, for all of the step's microbatches.
+        stage_s: each stage's own, as measured.
+        num_microbatches: M.
+
+    What full stages that wait for nothing do not explain is counted as the hops': depths that do
+    not hide them, the optimizer, and the coordinator's part too.
+    """
+    stages = [
+        Term(stage=index, predicted_s=before, measured_s=after)
+        for index, (before, after) in enumerate(zip(planned_s, stage_s, strict=True))
+    ]
+    hops = Term(
+        stage=None,
+        predicted_s=max(0.0, predicted_s - _pipelined_s(planned_s, num_microbatches)),
+        measured_s=max(0.0, measured_s - _pipelined_s(stage_s, num_microbatches)),
+    )
+    return Comparison(predicted_s=predicted_s, measured_s=measured_s, terms=(*stages, hops))
+
+
+def _pipelined_s(stage_s: Sequence[float], num_microbatches: int) -> float:
+    """A step of stages that wait for nothing but the first and the last microbatch."""
+    return (sum(stage_s) + (num_microbatches - 1) * max(stage_s)) / num_microbatches

@@ -13,7 +13,7 @@ import numpy as np
 from edgepipe.core.goal import Goal
 from edgepipe.core.problem import Bools, Floats, Ints, Problem, stage_seconds
 from edgepipe.core.resources import Resources, resources_of
-from edgepipe.core.rooms import depth_of, fitting, shared_rooms
+from edgepipe.core.rooms import SharedRooms, depth_of, fitting, shared_rooms
 from edgepipe.core.twins import twins_of
 
 
@@ -24,9 +24,9 @@ class Graph:
     `stage_s` [D, L, L], `hop_s` and `back_s` [D, D] (back: last to first), `enter_s` [D].
     `hop_peak_s` and `back_peak_s` [D, D] are the largest load of one boundary on any resource;
     `hop_loads` and `back_loads` [D, D, S] are on those that several boundaries share.
-    `claims` [C, D, L, L] of a placement's stages may not exceed `rooms` [C] in all: memory that
-    devices share. `middle_peak_s` [D] is the least that a device's boundaries, both together, load
-    any resource; `spread` [S] are the shared resources that more than one device loads.
+    `memory` is what devices share. `middle_peak_s` [D] is the least that a device's boundaries,
+    both together, load any resource; `spread` [S] are the shared resources that more than one
+    device loads.
     `update_s` [D, L, L] are the optimizer's seconds; `depth` [D, L, L] is how many microbatches may
     be in flight while all other devices are idle, None without training. `num_stages` is None
     where any number will do. `twin` [D] is a device that must be used before this one, because the
@@ -42,8 +42,7 @@ class Graph:
     back_peak_s: Floats
     hop_loads: Floats
     back_loads: Floats
-    claims: Floats
-    rooms: Floats
+    memory: SharedRooms
     middle_peak_s: Floats
     spread: Bools
     depth: Floats | None
@@ -72,7 +71,6 @@ def graph_of(problem: Problem) -> Graph:
     hop_peak, back_peak = (
         loads.max(axis=2, initial=0.0) for loads in (resources.hop, resources.back)
     )
-    claims, rooms = shared_rooms(problem)
     depth, update = depth_of(problem), _update_s(problem)
     own = [stage_s, enter, update, *([] if depth is None else [depth])]
     return Graph(
@@ -85,8 +83,7 @@ def graph_of(problem: Problem) -> Graph:
         back_peak_s=back_peak,
         hop_loads=resources.hop[:, :, shared],
         back_loads=resources.back[:, :, shared],
-        claims=claims,
-        rooms=rooms,
+        memory=shared_rooms(problem),
         middle_peak_s=_middle_peak_s(resources.hop),
         spread=_spread(resources)[shared],
         depth=depth,

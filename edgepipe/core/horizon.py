@@ -2,7 +2,8 @@
 
 Every table (edgepipe.core.steps) is made once per band: with only those stages and boundaries
 whose time is at most the band's threshold. Time, the load of each shared resource, and what is
-taken of shared memory are minimised each on its own, so that together they bound a placement.
+taken of shared memory are minimised each on its own, so that together they bound a placement;
+in a refined horizon time is minimised together with memory, at a few prices (edgepipe.core.prices).
 
 The free devices are kept track of one by one as far as the tables stay small; beyond that, a
 device may be used again, which bounds from below too, less tightly.
@@ -11,17 +12,27 @@ device may be used again, which bounds from below too, less tightly.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edgepipe.core.bands import Bands
 from edgepipe.core.graph import Graph
+from edgepipe.core.prices import priced, prices_of
 from edgepipe.core.problem import Floats, Ints
-from edgepipe.core.steps import steps_of
+from edgepipe.core.steps import Steps, steps_of
 
 ROUNDING = 1e-12  # sums in another order may differ by so much; relative
+WHOLE = 1e-9  # so much above a whole number of periods is still that, as in costs; relative
 _TABLE_CELLS = 1.5e8  # additions per table: a fraction of a second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Priced:
+    """Seconds to go with what is claimed of the last room at `prices` [K], like `total`."""
+
+    prices: Floats
+    total: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,9 +40,10 @@ class Horizon:
     """Least costs to go for pipelines that begin on one of `firsts`.
 
     `begun` and `total` [D, L, K, A] are seconds from where a device begins a stage, and from where
-    it has ended one. `loads` holds a table like `total` for each resource in `load_ids`, `claims`
-    one for each kind of shared memory. Axis A has a place for every set of tracked
-    devices, as bits in the order of `tracked`.
+    it has ended one; `begun_trip` and `trip` the same without the way back. `loads` holds a table
+    like `total` for each resource in `load_ids`, `claims` one for each kind of shared memory, and
+    `priced` one for prices of it, where it is `refined`. Axis A has a place for every set of
+    tracked devices, as bits in the order of `tracked`.
     """
 
     firsts: tuple[int, ...]
@@ -42,6 +54,10 @@ class Horizon:
     total: Floats
     loads: tuple[Floats, ...]
     claims: tuple[Floats, ...]
+    begun_trip: Floats
+    trip: Floats
+    priced: tuple[Priced, ...] = ()
+    refined: bool = False
 
     def free(self, used: Ints) -> Ints:
         """Places on axis A of the devices that are left by these, as bits by device."""
@@ -58,8 +74,9 @@ def horizon_of(
     first, tracked = firsts[0], _tracked(graph, firsts, len(bands.thresholds)) if tracking else ()
     steps = steps_of(graph, firsts, bands, tracked)
     begun, total = steps.tables(
-        graph.stage_s, graph.hop_s, graph.back_s[:, first], _longest_s(graph, first, bands)
+        graph.stage_s, graph.hop_s, graph.back_s[:, first], _longest_s(graph, bands, first)
     )
+    away_s = exchange_s(graph, first)
     load_ids = _relevant_loads(graph, bands, firsts, total) if graph.goal.weighs_bottleneck else ()
     no_stage, no_hop = np.zeros_like(graph.stage_s), np.zeros_like(graph.hop_s)
     return Horizon(
@@ -69,25 +86,85 @@ def horizon_of(
         load_ids=load_ids,
         begun=begun,
         total=total,
+        begun_trip=begun - away_s,
+        trip=total - away_s,
         loads=tuple(
             _finite(
                 steps.tables(no_stage, graph.hop_loads[:, :, i], graph.back_loads[:, first, i])[1]
             )
             for i in load_ids
         ),
-        claims=tuple(_finite(steps.tables(one, no_hop, no_hop[:, 0])[1]) for one in graph.claims),
+        claims=tuple(
+            _finite(steps.tables(one, no_hop, no_hop[:, 0])[1])
+            for one in _claims(graph, bands, total - away_s)
+        ),
     )
 
 
-def _longest_s(graph: Graph, first: int, bands: Bands) -> Floats | None:
-    """What a stage and all after it may take at most in training [D, L, L, K].
+def refined(graph: Graph, horizon: Horizon) -> Horizon:
+    """The same with shared memory priced, and round trips apart from the way back.
 
-    With K microbatches in flight a round trip is no longer than K periods; the table's costs to go
-    hold the exchange with the first stage as well, which is no part of a round trip.
+    That takes more tables; they are worth it where many pipelines are to be bounded.
+    """
+    if horizon.refined:
+        return horizon
+    steps = steps_of(graph, horizon.firsts, horizon.bands, horizon.tracked)
+    back = graph.back_s[:, horizon.firsts[0]]
+    prices = prices_of(graph, horizon.bands) if horizon.claims else []
+    begun_trip, trip = _trips(graph, horizon, steps)
+    return replace(
+        horizon,
+        begun_trip=begun_trip,
+        trip=trip,
+        priced=tuple(
+            Priced(prices=each, total=steps.tables(priced(graph, each), graph.hop_s, back)[1])
+            for each in prices
+        ),
+        refined=True,
+    )
+
+
+def _trips(graph: Graph, horizon: Horizon, steps: Steps) -> tuple[Floats, Floats]:
+    """Tables of round trips: made anew in training, where the way back takes time."""
+    first = horizon.firsts[0]
+    if graph.depth is None or not exchange_s(graph, first):
+        return horizon.begun_trip, horizon.trip
+    back = np.where(np.isfinite(graph.back_s[:, first]), 0.0, np.inf)
+    return steps.tables(graph.stage_s, graph.hop_s, back, _longest_s(graph, horizon.bands))
+
+
+def _longest_s(graph: Graph, bands: Bands, first: int | None = None) -> Floats | None:
+    """What a round trip from a stage on may take at most in training [D, L, L, K].
+
+    With K microbatches in flight it is no longer than K periods. With the way back to a `first`
+    device, which is no part of a round trip, so much more.
     """
     if graph.depth is None:
         return None
-    return graph.depth[..., None] * bands.thresholds * (1 + ROUNDING) + exchange_s(graph, first)
+    back_s = 0.0 if first is None else exchange_s(graph, first)
+    return graph.depth[..., None] * bands.thresholds * (1 + ROUNDING) + back_s
+
+
+def _claims(graph: Graph, bands: Bands, trip: Floats) -> Floats:
+    """What stages claim at least of shared memory in each band [C, D, L, L, K].
+
+    A round trip from a stage on needs as many microbatches in flight there as it takes periods,
+    which are no longer than the band's threshold.
+    """
+    memory = graph.memory
+    claims = np.repeat(memory.claims[..., None], len(bands.thresholds), axis=-1)
+    if not memory.kept.any():
+        return claims
+    trips = graph.stage_s[..., None] + trip.min(axis=-1)[:, None]
+    periods = np.divide(
+        np.where(np.isfinite(trips), trips, 0.0),
+        bands.thresholds,
+        out=np.zeros_like(trips),
+        where=bands.thresholds > 0,
+    )
+    more = np.maximum(np.ceil(periods * (1 - WHOLE)) - 1, 0.0)
+    claims += memory.kept[..., None] * more
+    return claims
 
 
 def exchange_s(graph: Graph, first: int) -> float:

@@ -7,6 +7,7 @@ Stages on several devices of a pool share what the pool has.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,7 +25,7 @@ def mates_of(problem: Problem, index: int) -> list[int]:
 def own_bytes(problem: Problem, index: int) -> int:
     """What a device has for its stage while all others are idle."""
     device = problem.devices[index]
-    pool_free = _free_bytes(problem, mates_of(problem, index))
+    pool_free = free_bytes(problem, mates_of(problem, index))
     return min(device.memory_limit_bytes - device.baseline_bytes, pool_free)
 
 
@@ -42,31 +43,57 @@ def fitting(problem: Problem) -> Bools:
     return fits & ~np.tri(problem.num_layers + 1, dtype=np.bool_)
 
 
-def shared_rooms(problem: Problem) -> tuple[Floats, Floats]:
-    """What stages claim of memory that devices share [C, D, L, L], and how much there is [C].
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SharedRooms:
+    """Memory that devices share: `rooms` [C], and what each stage claims of it [C, D, L, L].
 
-    One pool each; and where there are several, all pools together, once in bytes and once in
-    whole layers of the smallest kind, which tells sooner that a model cannot fit.
+    In bytes, but the last of all in whole layers. `kept` [C, D, L, L] is what each microbatch in
+    flight adds after the first, in training.
+    """
+
+    claims: Floats
+    kept: Floats
+    rooms: Floats
+
+
+def shared_rooms(problem: Problem) -> SharedRooms:
+    """Each pool, several all together, and these in whole layers of the smallest kind.
+
+    The last tells soonest that a model cannot fit. None where none of them can be short.
     """
     pools = {tuple(mates_of(problem, index)) for index in range(len(problem.devices))}
     shared = sorted(pool for pool in pools if len(pool) > 1)
-    free = np.array([_free_bytes(problem, pool) for pool in shared], dtype=np.int64)
+    free = np.array([free_bytes(problem, pool) for pool in shared], dtype=np.int64)
     inside = np.zeros((len(shared), len(problem.devices), 1, 1), dtype=np.int64)
     for index, pool in enumerate(shared):
         inside[index, list(pool)] = 1
-    held = least_bytes(problem)
-    claims, rooms = inside * held, free
+    held, inflight = least_bytes(problem), _inflight_bytes(problem)
+    layer = _smallest_layer_bytes(held)
+    together = inside.sum(axis=0, keepdims=True)
+    all_free = (free.sum(), (free // layer).sum())
     if len(shared) > 1:
-        layer = _smallest_layer_bytes(held)
-        together = inside.sum(axis=0, keepdims=True)
-        claims = np.concatenate([claims, together * held, together * (held // layer)])
-        rooms = np.array([*free, free.sum(), (free // layer).sum()])
-    most = np.where(fitting(problem), claims, 0).max(axis=(2, 3), initial=0).sum(axis=1)
-    binding = most > rooms
-    return claims[binding].astype(np.float64), rooms[binding].astype(np.float64)
+        inside = np.concatenate([inside, together])
+    claims = np.concatenate([inside * held, together * (held // layer)]).astype(np.float64)
+    kept = np.concatenate([inside * inflight, 0 * together * inflight]).astype(np.float64)
+    rooms = np.array([*free, *all_free[len(shared) <= 1 :]], dtype=np.float64)
+    most = claims + kept * (_num_microbatches(problem) - 1)
+    most = np.where(fitting(problem), most, 0).max(axis=(2, 3), initial=0).sum(axis=1)
+    num = len(rooms) if (most > rooms).any() else 0
+    return SharedRooms(claims=claims[:num], kept=kept[:num], rooms=rooms[:num])
 
 
-def _free_bytes(problem: Problem, pool: Sequence[int]) -> int:
+def _inflight_bytes(problem: Problem) -> Ints:
+    """What a stage keeps of each microbatch in flight [L, L]; nothing without training."""
+    if problem.training is None:
+        return np.zeros_like(problem.stage_bytes)
+    return problem.training.inflight_bytes
+
+
+def _num_microbatches(problem: Problem) -> int:
+    return problem.goal.num_microbatches if isinstance(problem.goal, Train) else 1
+
+
+def free_bytes(problem: Problem, pool: Sequence[int]) -> int:
     """What a pool has for stages beside the baselines of all its devices."""
     mates = [problem.devices[index] for index in pool]
     largest = max(mate.memory_limit_bytes for mate in mates)

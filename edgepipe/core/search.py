@@ -6,28 +6,28 @@ what may still be better where the search ran out of its budget.
 For each first device (the way home depends on it), the range of the bottleneck is cut into bands,
 the horizon says what the rest of a pipeline costs at least in each band, and a beam walks through
 all pipelines that may still be among the best. Bands that cannot hold one are left out and the
-others cut finer; then the beam is widened until it gives nothing up for want of width.
+others cut finer; then the beam is widened until it gives nothing up for want of width. The next
+beam is always where the bound is least, over all first devices.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgepipe.core.bands import NUM_BANDS, Range, Spectrum
+from edgepipe.core.bands import Range, Spectrum
 from edgepipe.core.beam import Beam
 from edgepipe.core.best import Best
 from edgepipe.core.costs import Cost, cost
 from edgepipe.core.going import Going, always
 from edgepipe.core.graph import Graph, graph_of
-from edgepipe.core.horizon import Horizon, horizon_of
-from edgepipe.core.problem import Floats, Placement, Problem
+from edgepipe.core.horizon import Horizon, horizon_of, refined
+from edgepipe.core.look import Look
+from edgepipe.core.problem import Placement, Problem
 
 _FIRST_WIDTH = 64
 _WIDER = 8
-_SHRUNK = 0.75
-_SHARES = 3  # the most promising first device may use up so much of the budget, and so on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,10 @@ def search(
 
 @dataclass(slots=True, kw_only=True)
 class _Search:
-    """The search of one problem; `unproven` bounds what the first devices so far left open."""
+    """The search of one problem; `unproven` bounds what was left open.
+
+    `held` is the horizon of the look that was searched last.
+    """
 
     graph: Graph
     spectrum: Spectrum
@@ -92,18 +95,22 @@ class _Search:
     going: Going
     expansions: int = 0
     unproven: float = np.inf
+    held: tuple[Look, Horizon] | None = None
 
     def run(self) -> None:
-        """Look at every first device shortly, then at each until it is done with."""
+        """Look at every first device shortly, then search on where most may be left."""
         roots = _roots(self.graph)
         looks = [self._glance(firsts) for firsts in roots if self.going()]
         if len(looks) < len(roots):
             self.unproven = _floor(self.graph)
-        looks = [self._look(glance) for glance in sorted(looks, key=_Look.least)]
-        looks.sort(key=_Look.least)
-        for index, look in enumerate(looks):
-            share = max(0, self.budget - self.expansions) // min(len(looks) - index, _SHARES)
-            self.unproven = min(self.unproven, self._settle(look, self.expansions + share))
+        looks = [self._look(glance) for glance in sorted(looks, key=_left)]
+        while looks and self.going():
+            look = min(looks, key=_left)
+            if look.left >= self.best.limit:
+                break
+            looks.remove(look)
+            looks += self._searched(look)
+        self.unproven = min([self.unproven, *map(_left, looks)])
 
     def gap(self) -> float:
         """How much better than the best one found another may be, as a share of its figure."""
@@ -112,26 +119,27 @@ class _Search:
             return 0.0
         return float(1 - self.unproven / best) if np.isfinite(best) else 1.0
 
-    def _glance(self, firsts: tuple[int, ...]) -> _Look:
+    def _glance(self, firsts: tuple[int, ...]) -> Look:
         """With no device kept track of; of no use where anything is worth finding."""
         within = Range(0, self._num_useful())
         if np.isfinite(self.best.limit):
             return self._seen(firsts, within, tracking=False)
         bounds = np.full(len(within.edges()) - 1, _floor(self.graph))
-        return _Look(firsts=firsts, within=within, bounds=bounds)
+        return Look(firsts=firsts, within=within, bounds=bounds, width=_FIRST_WIDTH)
 
-    def _look(self, glance: _Look) -> _Look:
+    def _look(self, glance: Look) -> Look:
         """At what may be worth it."""
         useful = glance.useful(self.best.limit)
         if useful is None or not self.going():
             return glance
-        return self._seen(glance.firsts, useful, tracking=True)
+        within = Range(useful.low, max(useful.low + 1, min(useful.high, self._num_useful())))
+        return self._seen(glance.firsts, within, tracking=True)
 
-    def _seen(self, firsts: tuple[int, ...], within: Range, *, tracking: bool) -> _Look:
+    def _seen(self, firsts: tuple[int, ...], within: Range, *, tracking: bool) -> Look:
         bands = self.spectrum.bands(within)
         horizon = horizon_of(self.graph, firsts, bands, tracking=tracking)
         beam = self._walk(horizon, _FIRST_WIDTH)
-        return _Look(firsts=firsts, within=within, bounds=beam.bounds_by_band())
+        return Look(firsts=firsts, within=within, bounds=beam.bounds_by_band(), width=_FIRST_WIDTH)
 
     def _num_useful(self) -> int:
         """How many of the values a bottleneck may have in something better than the limit."""
@@ -139,27 +147,36 @@ class _Search:
         useful = self.graph.goal.rank(np.zeros_like(floors), floors) < self.best.limit
         return max(1, int(useful.sum()))
 
-    def _settle(self, look: _Look, end: int) -> float:
-        """Search until nothing better is left or `end` expansions; a bound of what is left."""
-        width = _FIRST_WIDTH
-        if not self.going():
-            return look.least()
-        while (within := look.useful(self.best.limit)) is not None:
+    def _searched(self, look: Look) -> list[Look]:
+        """What is left of it after one more beam: finer bands come next, or a wider beam."""
+        useful = look.useful(self.best.limit)
+        if useful is None:
+            return []
+        horizon, within = self._prepared(look, useful)
+        beam = self._walk(horizon, look.width)
+        look = replace(look, within=within, bounds=beam.bounds_by_band(), unproven=beam.unproven)
+        if look.left >= self.best.limit:
+            return []
+        wider = min(look.width * _WIDER, (self.budget - self.expansions) // self.graph.num_devices)
+        if wider <= look.width or not self.going():
+            self.unproven = min(self.unproven, look.left)
+            return []
+        if not look.shrinks(self.best.limit):
+            look = replace(look, width=wider)
+            self.held = (look, horizon)
+        return [look]
+
+    def _prepared(self, look: Look, useful: Range) -> tuple[Horizon, Range]:
+        """A horizon and its range: the one held, or anew; refined for a beam that is wide."""
+        if self.held is not None and self.held[0] is look:
+            horizon, within = self.held[1], look.within
+        else:
+            self.held = None  # two of them may be too large
+            within = useful
             horizon = horizon_of(self.graph, look.firsts, self.spectrum.bands(within))
-            while True:
-                beam = self._walk(horizon, width)
-                bounds = beam.bounds_by_band()
-                look = _Look(firsts=look.firsts, within=within, bounds=bounds)
-                left = max(beam.unproven, float(bounds.min()))
-                if left >= self.best.limit:
-                    return left
-                wider = min(width * _WIDER, (end - self.expansions) // self.graph.num_devices)
-                if wider <= width or not self.going():
-                    return left
-                if look.shrinks(self.best.limit):
-                    break
-                width = wider
-        return np.inf
+        if look.width > _FIRST_WIDTH:
+            horizon = refined(self.graph, horizon)
+        return horizon, within
 
     def _walk(self, horizon: Horizon, width: int) -> Beam:
         beam = Beam(
@@ -170,31 +187,8 @@ class _Search:
         return beam
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Look:
-    """What is known of the pipelines that begin on `firsts`: a bound for each band of `within`."""
-
-    firsts: tuple[int, ...]
-    within: Range
-    bounds: Floats
-
-    def least(self) -> float:
-        """No pipeline of two stages or more ranks below it."""
-        return float(self.bounds.min())
-
-    def useful(self, limit: float) -> Range | None:
-        """The range of the bands that may hold something better than the limit."""
-        bands = np.flatnonzero(self.bounds < limit)
-        if not bands.size:
-            return None
-        edges = self.within.edges()
-        return Range(int(edges[bands[0]]), int(edges[bands[-1] + 1]))
-
-    def shrinks(self, limit: float) -> bool:
-        """The bands could be cut finer, in a range that is worth it."""
-        useful = self.useful(limit)
-        finer = self.within.size > NUM_BANDS
-        return useful is None or (finer and useful.size <= _SHRUNK * self.within.size)
+def _left(look: Look) -> float:
+    return look.left
 
 
 def _roots(graph: Graph) -> list[tuple[int, ...]]:

@@ -41,9 +41,10 @@ class Steps:
     ) -> tuple[Floats, Floats]:
         """`begun` and `ended` of the module's docstring [D, L, K, A] for one kind of cost.
 
+        `stage` is [D, L, L], or [D, L, L, K] where bands differ.
         Where a stage and all that follows cost more than `longest` [D, L, L, K], it may not be.
         """
-        stages = np.where(self.stages, stage[..., None], np.inf)
+        stages = np.where(self.stages, stage if stage.ndim == 4 else stage[..., None], np.inf)
         hops = np.where(self.hops, hop[..., None], np.inf)
         num_devices, num_places, _, num_bands = stages.shape
         ended = np.full((num_devices, num_places, num_bands, len(self.ends)), np.inf)

@@ -8,6 +8,7 @@ held         weights: parameters · itemsize
              rank · (hidden + width) of them
              one layer's activations, computed again or in use, and the head's logits twice;
              where they are computed again, their gradients too
+             20 MiB of libraries, which an idle worker has not loaded
 in flight    of each microbatch, per layer: its input where it is computed again, else its
              activations; embedding and head keep their input
 
@@ -29,6 +30,8 @@ from edgepipe.core.problem import Ints
 from edgepipe.core.stage_bytes import largest_over, parameters_of, sums_over
 from edgepipe.core.work import Batch, TrainMode
 
+LIBRARY_BYTES = 20 << 20
+"""Of peft and of what torch sets up for its first backward; measured, docs/LOG.md."""
 _FLOAT32_BYTES = 4
 _ADAPTER_BYTES = 16
 _OPTIMIZER_BYTES = 12
@@ -80,7 +83,7 @@ def held_bytes(footprint: Footprint) -> Ints:
     logits = np.zeros_like(parameters)
     logits[:, -1] = 2 * footprint.rows * model.vocab_size * _FLOAT32_BYTES
     held = parameters * dtype.itemsize + _trained_bytes(footprint, parameters) + logits
-    return np.triu(held + largest_over(model.num_layers, working), k=1)
+    return np.triu(held + largest_over(model.num_layers, working) + LIBRARY_BYTES, k=1)
 
 
 def _trained_bytes(footprint: Footprint, parameters: Ints) -> Ints:

@@ -69,8 +69,10 @@ def inference_bytes(plan, stage, items):
 
 def trained_bytes(plan, stage, items, weights):
     inputs = plan["inputs"]
-    size, rows = ITEMSIZE[inputs["dtype"]], inputs["frame"]["num_rows"]
-    if inputs["batch"]["mode"] == "lora":
+    batch = inputs["batch"]
+    longest = batch["longest"] or batch["sequence_length"]
+    size, rows = ITEMSIZE[inputs["dtype"]], longest * -(-batch["sequences"] // plan["microbatches"])
+    if batch["mode"] == "lora":
         states = 16 * sum(item["adapter_parameters"] for item in items)
     else:
         states = weights // size * (12 if size == 4 else 16)
@@ -78,7 +80,8 @@ def trained_bytes(plan, stage, items, weights):
             states -= 12 * sum(items[0]["shared"].values()) // size
     logits = 2 * rows * inputs["vocab_size"] * 4 if stage["head"] else 0
     flying = stage["inflight"] * sum(item["inflight_bytes"] for item in items)
-    return states + max(item["activation_bytes"] for item in items) + logits + flying
+    libraries = 20 << 20
+    return libraries + states + max(item["activation_bytes"] for item in items) + logits + flying
 
 
 def fits(plan, memory):

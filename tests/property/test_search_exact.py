@@ -10,6 +10,7 @@ import pytest
 from brute_force import Instance, Interface, Machine, best_figures, best_steps
 
 from edgepipe.core import horizon
+from edgepipe.core import search as search_module
 from edgepipe.core.fit import Workload
 from edgepipe.core.frame import DType
 from edgepipe.core.goal import Goal, Latency, Prefill, Throughput, Train
@@ -297,6 +298,16 @@ def test_the_gap_holds_where_few_devices_are_kept_track_of(
             assert mine * (1 - solution.gap) <= best * (1 + 1e-8)
             assert mine >= best * (1 - 1e-8)
         assert len(found) == len(expected[figure]) or not solution.proven
+
+
+@pytest.mark.parametrize("seed", range(500, 530))
+def test_a_beam_that_begins_narrow_and_is_widened_misses_nothing(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_module, "_FIRST_WIDTH", 2)
+    monkeypatch.setattr(search_module, "_WIDER", 2)
+    check(seed, devices=4, layers=6)
+    check_training(seed, devices=4, layers=6)
 
 
 @pytest.mark.parametrize("seed", range(400, 420))
