@@ -14,7 +14,6 @@ from edgepipe.agent.train_frames import Outbox
 from edgepipe.agent.train_tally import Tally
 from edgepipe.core.frame import Direction, Header, JobId
 from edgepipe.core.order import Order, Work
-from edgepipe.core.training import Purpose
 from edgepipe.engine.training import Backwarded, Forwarded, Targets, TrainingEngine
 from edgepipe.errors import WireError
 
@@ -52,8 +51,7 @@ class Passes:
             targets = None
             if ids.targets is not None:
                 targets = Targets(ids=self._tensor(ids.targets), weight=order.loss_weight)
-            purpose = Purpose.TRAIN if order.trains else Purpose.EVALUATE
-            return self.engine.forward(microbatch, inputs, purpose=purpose, targets=targets)
+            return self.engine.forward(microbatch, inputs, purpose=order.purpose, targets=targets)
 
         def done(result: Forwarded) -> None:
             tally.note(result.broken)

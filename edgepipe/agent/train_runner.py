@@ -221,7 +221,7 @@ class TrainRunner:
         return (
             self._down is not None
             and bool(upcoming)
-            and not upcoming[0].order.trains
+            and not upcoming[0].order.has_backwards
             and self._down.num_waiting >= EVALUATED_AHEAD
         )
 
@@ -258,23 +258,25 @@ class TrainRunner:
             case Task.ACT:
                 return self._passes.backward(work, rows.get(Input.GRADIENT), self._tally)
             case Task.SETTLE:
-                return self._sum_of_squares(work.order), partial(self._ready, work.order)
+                return partial(self._settle, work.order), partial(self._ready, work.order)
             case Task.CONCLUDE:
                 return self._conclude(self._decisions.pop(work.order.number))
             case _:
                 assert self._across is not None
                 return self._across.plan(work, rows)
 
-    def _sum_of_squares(self, order: Order) -> Callable[[], float]:
-        if not order.trains:
-            return lambda: 0.0
-        return lambda: self.engine.gradients().sum_of_squares
+    def _settle(self, order: Order) -> tuple[float, float]:
+        """The sum of squared gradients, and their product with those of a rehearsal before."""
+        if not order.has_backwards:
+            return 0.0, 0.0
+        total = self.engine.gradients().sum_of_squares
+        return total, 0.0 if order.is_decided else self.engine.rehearse()
 
-    def _ready(self, order: Order, sum_of_squares: float) -> None:
+    def _ready(self, order: Order, gradients: tuple[float, float]) -> None:
         tally, self._tally = self._tally, Tally()
         report = tally.ready(
             order.number,
-            sum_of_squares,
+            *gradients,
             sent_bytes=_taken(self._down),
             returned_bytes=_taken(self._up),
             inflight=self.state.most_inflight,

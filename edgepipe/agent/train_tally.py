@@ -40,6 +40,7 @@ class Tally:
         self,
         order: int,
         sum_of_squares: float,
+        dot: float,
         *,
         sent_bytes: int,
         returned_bytes: int,
@@ -57,4 +58,5 @@ class Tally:
             sent_bytes=sent_bytes,
             returned_bytes=returned_bytes,
             inflight=inflight,
+            dot=dot,
         )

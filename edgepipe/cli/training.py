@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from edgepipe.cli.answering import Shown
 from edgepipe.cli.options import read_wish
+from edgepipe.cli.plan_tables import duration
 from edgepipe.cli.show import StepBars, errors, print_json
 from edgepipe.cli.train_bars import LinkView, StageView, StepView, TrainBars
 from edgepipe.coordinator.launch import Running, Where
@@ -17,6 +19,9 @@ from edgepipe.coordinator.planning import How
 from edgepipe.coordinator.train_config import PlanConfig, TrainConfig
 from edgepipe.coordinator.train_job import Trained, TrainInterface, train
 from edgepipe.coordinator.train_loop import StepDone
+from edgepipe.coordinator.train_watching import StepWatch
+from edgepipe.coordinator.watching import blame
+from edgepipe.core.comparison import Comparison
 from edgepipe.core.pipeline import Plan
 from edgepipe.core.work import Strategy
 
@@ -35,12 +40,16 @@ async def run_training(
             resume=resume,
             interface=interface,
         )
+    except asyncio.CancelledError:
+        interface.interrupted(resume or config.output)
+        raise
     finally:
         interface.stop()
+    compared, miss = interface.compared(where.home)
     if json:
-        print_json(document_of(trained))
+        print_json(document_of(trained, compared, miss))
     else:
-        interface.tell(trained)
+        interface.tell(trained, compared, miss)
 
 
 def configured(how: How, plan: PlanConfig) -> How:
@@ -58,10 +67,16 @@ def configured(how: How, plan: PlanConfig) -> How:
     )
 
 
-def document_of(trained: Trained) -> dict[str, Any]:
-    """The document of `edgepipe train --json`: the last line of metrics, and the run."""
+def document_of(trained: Trained, compared: Comparison | None, miss: str | None) -> dict[str, Any]:
+    """The document of `edgepipe train --json`: the last line of metrics, and of the whole run."""
     last = trained.metrics.to_json() if trained.metrics is not None else {}
-    return {**last, "run": str(trained.folder)}
+    median = {} if compared is None else {"median_step_s": compared.measured_s}
+    return {
+        **last,
+        "run": str(trained.folder),
+        **median,
+        "misses": [] if miss is None else [miss],
+    }
 
 
 class ShownTraining(Shown, TrainInterface):
@@ -73,8 +88,10 @@ class ShownTraining(Shown, TrainInterface):
         self._out = console
         self._hushed = quiet
         self._live: TrainBars | None = None
-        self._plan: Plan | None = None
+        self._running: Running | None = None
+        self._watch: StepWatch | None = None
         self._num_steps = 0
+        self._step = 0
 
     def tokenising(self, done: int, total: int) -> None:
         """See TrainInterface."""
@@ -83,23 +100,38 @@ class ShownTraining(Shown, TrainInterface):
 
     def starting(self, running: Running, config: TrainConfig) -> None:
         """See TrainInterface."""
-        self._plan, self._num_steps = running.plan, config.steps
+        self._running, self._num_steps = running, config.steps
+        self._watch = StepWatch(plan=running.plan)
         if not self._hushed:
             self._live = TrainBars(self._out)
             self._live.__enter__()
 
     def stepped(self, done: StepDone) -> None:
         """See train_loop.Shown."""
-        if self._live is not None and self._plan is not None:
-            self._live.update(view_of(done, self._plan, self._num_steps))
+        self._step = done.metrics.step
+        if self._watch is None:
+            return
+        self._watch.take(done)
+        if self._live is not None:
+            self._live.update(view_of(done, self._watch.plan, self._num_steps))
 
     def noted(self, text: str) -> None:
         """See train_loop.Shown."""
         if self._live is not None:
             self._live.note(text)
 
-    def tell(self, trained: Trained) -> None:
-        """The run's end, in a line."""
+    def compared(self, home: Path) -> tuple[Comparison | None, str | None]:
+        """The median step beside its prediction; where it was wrong, a sentence of why.
+
+        The profile that is to blame is dropped.
+        """
+        found = self._watch.median if self._watch is not None else None
+        if found is None or not found.missed or self._running is None:
+            return found, None
+        return found, blame(self._running, found, home)
+
+    def tell(self, trained: Trained, compared: Comparison | None, miss: str | None) -> None:
+        """The run's end, in a few lines."""
         last = trained.metrics
         if last is None:
             self._out.print(f"nothing was left to do: {trained.folder}", highlight=False)
@@ -109,6 +141,21 @@ class ShownTraining(Shown, TrainInterface):
             f"step {last.step}: loss {last.loss:.4f}{held_out}; the run is in {trained.folder}",
             highlight=False,
         )
+        if compared is not None:
+            self._out.print(_of_steps(compared), style="dim", highlight=False)
+        if miss is not None:
+            self._out.print(miss, style="yellow", markup=False)
+
+    def interrupted(self, run: Path) -> None:
+        """Ctrl-C: how to go on, where a step was done."""
+        self.stop()
+        if self._step:
+            self._out.print(
+                f"stopped after step {self._step}: go on from the last checkpoint "
+                f"by --resume {run}",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def stop(self) -> None:
         """Take the progress away."""
@@ -117,6 +164,13 @@ class ShownTraining(Shown, TrainInterface):
         if self._live is not None:
             self._live.__exit__(None, None, None)
             self._live = None
+
+
+def _of_steps(compared: Comparison) -> str:
+    how = "slower" if compared.error < 0 else "faster"
+    took, predicted = duration(compared.measured_s), duration(compared.predicted_s)
+    off = f"{abs(compared.error):.0%} {how}"
+    return f"a step took {took} at the median, {off} than the {predicted} that were predicted"
 
 
 def view_of(done: StepDone, plan: Plan, num_steps: int) -> StepView:

@@ -58,8 +58,8 @@ class Trial:
 
     @property
     def rows(self) -> tuple[int, ...]:
-        """Tokens of each microbatch."""
-        return tuple(sum(map(len, part)) for part in self.microbatches)
+        """Tokens of each microbatch, padding included."""
+        return tuple(len(part) * max(map(len, part)) for part in self.microbatches)
 
 
 def trial_of(token_ids: Sequence[int]) -> Trial:

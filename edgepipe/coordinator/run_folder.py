@@ -97,13 +97,7 @@ def create_run(path: Path, *, config: str, plan: Mapping[str, Any]) -> RunFolder
 
     Raises UsageError where something is there, RunFolderError where it cannot be written.
     """
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{path} is a file: set output to a new folder")
-    if path.is_dir() and _entries(path):
-        raise UsageError(
-            f"{path} is not empty: set output to a new folder, or go on with the run that is there "
-            f"by --resume {path}"
-        )
+    check_new(path)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
     run = RunFolder(path, _locked(path))
@@ -113,6 +107,17 @@ def create_run(path: Path, *, config: str, plan: Mapping[str, Any]) -> RunFolder
         run.close()
         raise
     return run
+
+
+def check_new(path: Path) -> None:
+    """Raise UsageError where a folder is no place for a new run: something is there."""
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is a file: set output to a new folder")
+    if path.is_dir() and _entries(path):
+        raise UsageError(
+            f"{path} is not empty: set output to a new folder, or go on with the run that is there "
+            f"by --resume {path}"
+        )
 
 
 def open_run(path: Path) -> RunFolder:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from edgepipe.coordinator.checkpoints import Checkpoint, clear_leftovers, latest, read_checkpoint
+from edgepipe.coordinator.checkpoints import Checkpoint, clear_leftovers
 from edgepipe.coordinator.launch import Interface, Running, Tailor, Where, open_model
 from edgepipe.coordinator.loss_plot import draw_loss
 from edgepipe.coordinator.manifest import Manifest, config_hash
 from edgepipe.coordinator.orders import Orders
 from edgepipe.coordinator.planning import How
 from edgepipe.coordinator.prepared import Prepared, prepare
-from edgepipe.coordinator.run_folder import RunFolder, create_run, open_run
+from edgepipe.coordinator.run_folder import RunFolder, check_new, create_run, open_run
 from edgepipe.coordinator.step_metrics import StepMetrics
 from edgepipe.coordinator.train_batches import Batches, planned_batch
 from edgepipe.coordinator.train_config import TrainConfig
 from edgepipe.coordinator.train_data.loading import TrainingData, load_data
 from edgepipe.coordinator.train_loop import Shown, TrainLoop
+from edgepipe.coordinator.train_resuming import keeping_plan, last_checkpoint
 from edgepipe.coordinator.train_saving import Saver
 from edgepipe.coordinator.train_setup import adapters_of, codecs_of, trained
 from edgepipe.core import work
@@ -37,7 +37,7 @@ from edgepipe.core.schedule_choice import Wish
 from edgepipe.core.shuffle import Cursor
 from edgepipe.core.training import Adapters
 from edgepipe.core.work import Objective
-from edgepipe.errors import CheckpointError, PlanError
+from edgepipe.errors import PlanError
 
 
 class TrainInterface(Interface, Shown, Protocol):
@@ -71,6 +71,11 @@ class _Run:
     adapters: Adapters | None
     wish: Wish
     resumed: Checkpoint | None
+
+    @property
+    def num_done(self) -> int:
+        """Steps of the checkpoint that is gone on from."""
+        return self.resumed.manifest.step if self.resumed is not None else 0
 
     def schedule(self, plan: Plan) -> Schedule:
         """The actions of a full step."""
@@ -123,6 +128,8 @@ async def train(
     Raises whatever is wrong with it, before a device is asked where that can be known.
     """
     run = await _prepare(config, where.home, wish, resume, interface)
+    if resume is not None and run.num_done >= config.steps:
+        return Trained(metrics=None, folder=resume)
     how = _planned_how(run, how, resume)
     max_positions = run.batch.longest or run.batch.sequence_length
     async with open_model(
@@ -152,8 +159,10 @@ async def _prepare(
     _check_length(config, prepared)
     adapters = await asyncio.to_thread(_adapters, config, prepared)
     resumed = None
-    if resume is not None:
-        resumed = await asyncio.to_thread(_last_checkpoint, resume, config, prepared, adapters)
+    if resume is None:
+        await asyncio.to_thread(check_new, config.output)
+    else:
+        resumed = await asyncio.to_thread(last_checkpoint, resume, config, prepared, adapters)
     tokenizer = await asyncio.to_thread(prepared.model.tokenizer)
     data = await load_data(
         config.data, tokenizer, seed=config.seed, on_progress=interface.tokenising
@@ -190,25 +199,6 @@ def _adapters(config: TrainConfig, prepared: Prepared) -> Adapters | None:
     return adapters_of(config, known)
 
 
-def _last_checkpoint(
-    resume: Path, config: TrainConfig, prepared: Prepared, adapters: Adapters | None
-) -> Checkpoint:
-    """The one to go on from. Raises CheckpointError where it is of another model or mode."""
-    found = read_checkpoint(resume, latest(resume))
-    manifest = found.manifest
-    ours = (config.mode, prepared.shape.num_layers, config_hash(prepared.model.config), adapters)
-    theirs = (manifest.mode, manifest.num_layers, manifest.config_sha256, manifest.adapters)
-    for mine, its, what in zip(
-        ours, theirs, ("mode", "layers", "model", "lora settings"), strict=True
-    ):
-        if mine != its:
-            raise CheckpointError(
-                f"{found.folder} is of another {what} than the config: go on with the run's own "
-                f"{resume / 'config.toml'}, or start a new one"
-            )
-    return found
-
-
 def _planned_how(run: _Run, how: How, resume: Path | None) -> How:
     """How to plan for training; a run that is resumed keeps its plan where that is possible."""
     how = replace(
@@ -217,20 +207,7 @@ def _planned_how(run: _Run, how: How, resume: Path | None) -> How:
         batch=run.batch,
         dtype=how.dtype or run.config.run.dtype,
     )
-    free = (how.split, how.nodes, how.pinned, how.strategy) == (None,) * 4
-    if resume is None or not free:
-        return how
-    plan = _read_plan(resume / "plan.json")
-    same = plan is not None and how.num_stages in {None, len(plan.stages)}
-    return replace(how, preferred=plan if same else None)
-
-
-def _read_plan(file: Path) -> Plan | None:
-    """The plan of a run; None where it has none that can be read: it is planned anew."""
-    try:
-        return Plan.from_json(json.loads(file.read_text()))
-    except (OSError, ValueError, PlanError):
-        return None
+    return keeping_plan(how, resume) if resume is not None else how
 
 
 def _folder(run: _Run, plan: Plan, resume: Path | None) -> RunFolder:
@@ -240,9 +217,9 @@ def _folder(run: _Run, plan: Plan, resume: Path | None) -> RunFolder:
     folder = open_run(resume)
     try:
         clear_leftovers(resume)
-        folder.write_config(replace(run.config, output=resume).to_toml())
+        folder.write_config(replace(run.config, output=resume.resolve()).to_toml())
         folder.write_plan(plan.to_json())
-        folder.cut_back(run.resumed.manifest.step if run.resumed is not None else 0)
+        folder.cut_back(run.num_done)
     except BaseException:
         folder.close()
         raise

@@ -19,7 +19,7 @@ from edgepipe.coordinator.step_metrics import StepMetrics
 from edgepipe.coordinator.train_batches import Batches, StepBatch
 from edgepipe.coordinator.train_config import TrainConfig
 from edgepipe.coordinator.train_saving import Saver
-from edgepipe.core.codec_guard import Guard
+from edgepipe.core.codec_guard import Guard, cosine, has_room_for_gradients
 from edgepipe.core.commit import Commit
 from edgepipe.core.dataset import Example
 from edgepipe.core.frame import Codec
@@ -129,8 +129,6 @@ class TrainLoop:
         ended_s = time.perf_counter()
         step_s = ended_s - max(self._ended_s, self.orders.given_s[given.number])
         self.step = given.step
-        if self._saves(given.step):
-            await self.saver.save(self._facts(given.batch.cursor), given.number)
         eval_loss = None
         if self._is_due(self.config.run.eval_every, given.step):
             eval_loss = await self._evaluated()
@@ -139,6 +137,8 @@ class TrainLoop:
         extra = {} if first_eval is None else {"eval_loss_before": first_eval}
         metrics = replace(metrics, eval_loss=eval_loss, more={**metrics.more, **extra, **more})
         await asyncio.to_thread(self.folder.add_metrics, metrics)
+        if self._saves(given.step):  # not before the line: a run goes on with the step after it
+            await self.saver.save(self._facts(given.batch.cursor), given.number)
         self.shown.stepped(StepDone(metrics=metrics, reports=reports, applied=applied))
         self._ended_s = time.perf_counter() if eval_loss is not None or more else ended_s
         return metrics
@@ -151,6 +151,7 @@ class TrainLoop:
         assert isinstance(decided, Decided)
         await asyncio.to_thread(self.folder.add_decision, decided)
         if decided.verdict is Verdict.STOP:
+            await self.saver.finish()
             raise StageError(decided.reason)
         if decided.verdict is Verdict.SKIP:
             self.shown.noted(f"step {given.step} was skipped: {decided.reason}")
@@ -232,17 +233,40 @@ class TrainLoop:
         return bool(lossy) and self.guard.is_due(step)
 
     async def _guarded(self, given: _Given) -> dict[str, float]:
-        """What the codecs do to the loss of one microbatch; over the threshold they step up."""
+        """What the codecs do to one microbatch; over the threshold they step up."""
         if not self._guards(given.step):
             return {}
         examples = given.batch.batch.microbatches[0]
-        coded = await self.evaluate(examples, self.codecs)
-        plain = await self.evaluate(examples, self.codecs.uncompressed())
-        error = self.guard.error(coded, plain)
-        if self.guard.is_over(error):
+        found = await self._compared(examples)
+        if self.guard.is_over(found["codec_loss_error"]):
             self.codecs = self.codecs.stepped_up()
             self.shown.noted(
-                f"the codecs changed the loss by {error:.1%}: from now on "
+                f"the codecs changed the loss by {found['codec_loss_error']:.1%}: from now on "
                 f"{', '.join(self.codecs.forward)} down and {', '.join(self.codecs.backward)} up"
             )
-        return {"codec_loss_error": error}
+        return found
+
+    async def _compared(self, examples: Sequence[Example]) -> dict[str, float]:
+        """The loss with codecs against that without; the gradients too, where they fit twice."""
+        if not has_room_for_gradients(self.plan, self.config.mode):
+            coded = await self.evaluate(examples, self.codecs)
+            plain = await self.evaluate(examples, self.codecs.uncompressed())
+            return {"codec_loss_error": self.guard.error(coded, plain)}
+        one, two = [
+            await self._rehearsed(examples, codecs)
+            for codecs in (self.codecs, self.codecs.uncompressed())
+        ]
+        losses = [sum(reports[-1].loss_sums) for reports in (one, two)]
+        squares = [sum(report.sum_of_squares for report in reports) for reports in (one, two)]
+        dot = sum(report.dot for report in two)
+        return {
+            "codec_loss_error": self.guard.error(*losses),
+            "codec_gradient_cosine": cosine(dot, *squares),
+        }
+
+    async def _rehearsed(
+        self, examples: Sequence[Example], codecs: BoundaryCodecs
+    ) -> tuple[StageReady, ...]:
+        return await self.orders.ready(
+            self.orders.give(self.batches.rehearsal(examples, self.step, codecs))
+        )

@@ -111,7 +111,7 @@ BATCH: Mapping[str, toml.Read] = {
 }
 OPTIMIZER: Mapping[str, toml.Read] = {
     "learning_rate": toml.number(0, 10),
-    "weight_decay": toml.number(0, 10),
+    "weight_decay": toml.number(0, 1),
     "betas": _betas,
     "eps": toml.number(1e-20, 1),
     "clip_norm": toml.number(0, 1e9),

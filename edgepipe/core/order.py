@@ -3,7 +3,7 @@
 of a stage between two others       0F0 … 0B3   settle ─▶ ready … decision ─▶ conclude
 of the first, embedding tied        take rows   0F0 … 0B3   give gradient   settle   conclude
 of the last, embedding tied         give rows   2F0 … 2B3   add gradient    settle   conclude
-of an evaluation                    0F0 0F1 …   settle ─▶ ready
+of an evaluation                    0F0 0F1 …   settle ─▶ ready         a rehearsal has backwards
 
 A tied embedding is the last stage's. The first asks for the rows of the tokens that it sees, and
 gives their gradients back (DESIGN §2).
@@ -47,8 +47,13 @@ class Order:
         return sum(microbatch.num_rows for microbatch in self.microbatches)
 
     @property
-    def trains(self) -> bool:
-        """Whether it has backwards, and waits for a decision."""
+    def has_backwards(self) -> bool:
+        """Whether gradients come of it."""
+        return self.purpose is not Purpose.EVALUATE
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether it waits for a decision."""
         return self.purpose is Purpose.TRAIN
 
 
@@ -128,13 +133,13 @@ class Seat:
         for action in order.actions:
             needs = tuple(self._needs(action))
             yield Work(order=order, task=Task.ACT, action=action, needs=needs)
-        if order.trains and self.exchanges and self.is_first:
+        if order.has_backwards and self.exchanges and self.is_first:
             yield Work(order=order, task=Task.GIVE_GRADIENT)
-        if order.trains and self.exchanges and self.is_last:
+        if order.has_backwards and self.exchanges and self.is_last:
             needs = (Need(Input.ROW_IDS), Need(Input.ROW_GRADIENTS))
             yield Work(order=order, task=Task.ADD_GRADIENT, needs=needs)
         yield Work(order=order, task=Task.SETTLE)
-        if order.trains:
+        if order.is_decided:
             yield Work(order=order, task=Task.CONCLUDE, needs=(Need(Input.DECISION),))
 
     def _needs(self, action: Action) -> Iterator[Need]:
@@ -158,7 +163,7 @@ class Seat:
             raise WireError(f"an order has 1 to {MAX_MICROBATCHES} microbatches, not {num}")
         for microbatch in order.microbatches:
             _check_lengths(microbatch.lengths)
-        kinds = (forward, backward) if order.trains else (forward,)
+        kinds = (forward, backward) if order.has_backwards else (forward,)
         wanted = {make(self.stage, number) for make in kinds for number in range(num)}
         if len(order.actions) != len(wanted) or set(order.actions) != wanted:
             raise WireError(

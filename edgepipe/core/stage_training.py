@@ -97,7 +97,7 @@ class StageTraining:
             self._work = deque(self.seat.work(self._orders[0]))
 
     def _count(self, work: Work) -> None:
-        if work.task is not Task.ACT or not work.order.trains:
+        if work.task is not Task.ACT or not work.order.has_backwards:
             return
         assert work.action is not None
         self.inflight += 1 if work.action.kind == "F" else -1

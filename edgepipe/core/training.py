@@ -24,10 +24,14 @@ IGNORED = -100
 
 
 class Purpose(StrEnum):
-    """What a step is for: to learn from its batch, or to tell its loss."""
+    """What a step is for: to learn from its batch, to tell its loss, or to compare its gradients.
+
+    Gradients of one rehearsal are compared with those of the next, and nothing is applied.
+    """
 
     TRAIN = "train"
     EVALUATE = "evaluate"
+    REHEARSE = "rehearse"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +125,8 @@ class StageReady:
     """What a stage reports once all microbatches of an order are through.
 
     `loss_sums` are each microbatch's, on the last stage. Seconds are the compute thread's, bytes
-    the encoded payloads' down and up, `inflight` the most microbatches that were held.
+    the encoded payloads' down and up, `inflight` the most microbatches that were held. `dot` is of
+    a rehearsal's gradients with those of the one before.
     """
 
     order: int
@@ -134,6 +139,7 @@ class StageReady:
     sent_bytes: int
     returned_bytes: int
     inflight: int
+    dot: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

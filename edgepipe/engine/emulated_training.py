@@ -62,6 +62,10 @@ class EmulatedTrainer:
         """There are none."""
         return Gradients(sum_of_squares=0.0)
 
+    def rehearse(self) -> float:
+        """There are no gradients."""
+        return 0.0
+
     def apply(self, update: Update) -> None:
         """Takes `update_s`."""
         del update

@@ -92,6 +92,13 @@ class TrainingEngine(Protocol):
         """What all backwards since the last `apply` or `discard` came to."""
         ...
 
+    def rehearse(self) -> float:
+        """Set the gradients aside, or forget them and those that were set aside before.
+
+        Returns the product of both, summed over all tensors; 0 the first time.
+        """
+        ...
+
     def apply(self, update: Update) -> None:
         """Scale the gradients, step the optimizer, forget the gradients."""
         ...

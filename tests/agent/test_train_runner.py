@@ -84,6 +84,22 @@ async def test_an_evaluation_has_no_backwards_and_no_decision() -> None:
     assert all(engine.done == ["F0", "F1"] * 3 for engine in engines)
 
 
+async def test_a_rehearsal_has_backwards_and_no_decision() -> None:
+    class Compared(Recording):
+        def rehearse(self) -> float:
+            self.done.append("rehearse")
+            return 2.5
+
+    schedule = one_f_one_b(2, 1)
+    engines = [Compared(embedding=stage == 0, head=stage == 1) for stage in range(2)]
+    async with running_pipeline(engines, schedule) as pipeline:
+        for number in (1, 2):
+            pipeline.give(number, schedule, purpose=Purpose.REHEARSE)
+            ready = await pipeline.ready(number)
+    assert all(engine.done == ["F0", "B0", "rehearse"] * 2 for engine in engines)
+    assert [report.dot for report in ready] == [2.5, 2.5]
+
+
 async def test_nothing_is_applied_until_what_was_trained_was_read() -> None:
     schedule = one_f_one_b(2, 1)
     engines = recording(2)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from cluster.conftest import SMOLLM2, Cluster
 from cluster.in_this_process import Here, commands
+from cluster.tiny_folder import write_tiny
 
 PROMPT = "Why is the sky blue? Explain it to a child."
 NUM_TOKENS = 32
@@ -126,3 +128,19 @@ def test_no_codec_moves_them_by_rounding_alone(here: Here, cluster: Cluster) -> 
     found = here("verify", SMOLLM2, *words, *cluster.flags).json
     assert found["ok"]
     assert found["max_logit_difference"] <= 1e-3
+
+
+@pytest.mark.parametrize("codec", ["none", "int8"])
+def test_a_training_step_is_that_of_one_process(
+    here: Here, cluster: Cluster, tmp_path: Path, codec: str
+) -> None:
+    model, prompt = write_tiny(tmp_path / "tiny"), " ".join(f"w{i % 7}" for i in range(13))
+    words = ("--codec", codec, "--dtype", "float32", "--stages", 3, "--train", "--json")
+    done = here("verify", model, "--prompt", prompt, *words, *cluster.flags)
+    assert done.code == 0, done.err
+    found = done.json
+    assert found["ok"]
+    bound = 1e-4 if codec == "none" else 0.05
+    assert 0 < found["gradient_error"] <= found["worst_gradient_error"] <= bound
+    assert 0 < found["loss_error"] <= bound
+    assert found["worst_gradient"].startswith("model.")

@@ -13,7 +13,15 @@ import psutil
 import pytest
 from cluster.conftest import Cluster, Command, Edgepipe, start_agents
 from cluster.in_this_process import Here, commands
-from cluster.test_lifecycle import TOLD_WITHIN_S, TTL_S, finished, leases, wait_until, worker_of
+from cluster.test_lifecycle import (
+    TOLD_WITHIN_S,
+    TTL_S,
+    finished,
+    leases,
+    profiles,
+    wait_until,
+    worker_of,
+)
 from cluster.training_runs import Course, Run, course
 from equivalence.tiny_models import CONFIGS, random_model
 
@@ -21,8 +29,8 @@ from edgepipe.coordinator.checkpoints import steps
 
 EVERY = 3
 """Steps between checkpoints."""
-LONG = ("--set", "steps=100000", "--set", f"run.checkpoint_every={EVERY}")
-LONG_FORM = (*LONG, "--set", "run.keep_checkpoints=3", "--set", "optimizer.decay=constant")
+SETTINGS = ("steps=100000", f"run.checkpoint_every={EVERY}", "run.keep_checkpoints=3")
+ENDLESS = tuple(word for setting in SETTINGS for word in ("--set", setting))
 SMALL_BYTES = 64 << 10
 """Room for a line more of metrics, but not for a layer."""
 
@@ -48,7 +56,7 @@ def long_training(
     pair: Cluster, tiny: Course, run: Run, *flags: object
 ) -> Iterator[subprocess.Popen[str]]:
     """A run that has written two checkpoints, and would go on for a while."""
-    words = ("train", tiny.full, "--set", f"output={run.path}", *LONG_FORM, "--stages", 2)
+    words = ("train", tiny.full, "--set", f"output={run.path}", *ENDLESS, "--stages", 2)
     process = pair.edgepipe.popen(*words, *flags, *pair.flags)
     try:
         wait_until(lambda: process.poll() is not None or EVERY * 2 in steps(run.path))
@@ -70,7 +78,7 @@ def expect_goes_on(here: Here, pair: Cluster, tiny: Course, run: Run) -> None:
     """The last checkpoint is whole, nothing is lost or done twice, and two more steps are done."""
     last = run.checkpoint().manifest.step
     assert last >= EVERY * 2
-    words = ("train", tiny.full, "--resume", run.path, *LONG_FORM, "--set", f"steps={last + 2}")
+    words = ("train", tiny.full, "--resume", run.path, *ENDLESS, "--set", f"steps={last + 2}")
     done = here(*words, "--json", *pair.flags)
     assert done.code == 0, done.err
     assert done.json["step"] == last + 2
@@ -91,6 +99,10 @@ def test_ctrl_c_frees_the_agents_at_once(
         done = finished(process)
     assert done.code == 130, done
     assert "Traceback" not in done.err
+    last = run.metrics[-1]["step"]
+    assert done.sentence == (
+        f"stopped after step {last}: go on from the last checkpoint by --resume {run.path}"
+    )
     assert leases(pair) == {}
     expect_goes_on(here, pair, tiny, run)
 
@@ -111,7 +123,7 @@ def test_a_killed_worker(here: Here, pair: Cluster, tiny: Course, tmp_path: Path
         done = finished(process)
     expect_failed(done, "hal (cpu): its process died or ")
     assert leases(pair) == {}
-    wait_until(lambda: worker_of(pair.agents[1]).is_running())
+    wait_until(lambda: all(node.devices for node in profiles(pair).values()))
     expect_goes_on(here, pair, tiny, run)
 
 

@@ -31,7 +31,6 @@ NUM_TEXTS = 21
 PLAIN = Settings(steps=20, learning_rate=1e-4, warmup_steps=3, weight_decay=0.1, clip_norm=1.0)
 RANK, ALPHA = 4, 8
 CONFIG = f"""
-model = "model"
 seed = {SEED}
 steps = {PLAIN.steps}
 output = "run"
@@ -104,13 +103,15 @@ def course(folder: Path, model: Any) -> Course:
     return write_course(folder, texts, [" ".join(f"w{token}" for token in text) for text in texts])
 
 
-def write_course(folder: Path, texts: Sequence[Sequence[int]], lines: Sequence[str]) -> Course:
-    """Of a model that is in the folder; `lines` are the texts as they read."""
+def write_course(
+    folder: Path, texts: Sequence[Sequence[int]], lines: Sequence[str], *, model: str = "model"
+) -> Course:
+    """`lines` are the texts as they read, `model` is in the folder or has a name."""
     data = "".join(json.dumps({"text": line}) + "\n" for line in lines)
     (folder / "texts.jsonl").write_text(data)
     found = Course(folder=folder, texts=texts)
-    found.full.write_text(f'mode = "full"\n{CONFIG}')
-    found.lora.write_text(f'mode = "lora"\n{CONFIG}{LORA}')
+    found.full.write_text(f'model = "{model}"\nmode = "full"\n{CONFIG}')
+    found.lora.write_text(f'model = "{model}"\nmode = "lora"\n{CONFIG}{LORA}')
     return found
 
 

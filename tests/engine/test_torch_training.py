@@ -141,6 +141,21 @@ def test_discard_forgets_gradients_and_forwards(parts: Parts) -> None:
         chain.engines[1].backward(7, None)
 
 
+def test_a_rehearsal_compares_gradients_and_applies_nothing(parts: Parts) -> None:
+    chain = Chain(parts, training_of(), (2,))
+    before = chain.weights()
+    products, sums = [], []
+    for step in (0, 0, 1, 0):
+        chain.gradients(step, batch_of(step))
+        sums.append([engine.gradients().sum_of_squares for engine in chain.engines])
+        products.append([engine.rehearse() for engine in chain.engines])
+    assert products[0] == products[2] == [0.0, 0.0]
+    assert products[1] == pytest.approx(sums[1], rel=1e-5)
+    assert all(abs(dot) < total for dot, total in zip(products[3], sums[3], strict=True))
+    assert chain.norm() == 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in chain.weights().items())
+
+
 def test_the_embeddings_gradient_is_of_the_tokens_seen_and_counted_once(parts: Parts) -> None:
     whole, cut = Chain(parts, training_of()), Chain(parts, training_of(), (2,))
     batch = batch_of(0)

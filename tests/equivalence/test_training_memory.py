@@ -15,7 +15,7 @@ from equivalence.tiny_models import config_dict
 from safetensors.torch import save_file
 
 from edgepipe.core.frame import DType
-from edgepipe.core.training_fit import Footprint, held_bytes, inflight_bytes
+from edgepipe.core.training_fit import LIBRARY_BYTES, Footprint, held_bytes, inflight_bytes
 from edgepipe.core.work import Batch, TrainMode
 from edgepipe.engine.torch.architecture import build_on_meta, read_config
 from edgepipe.engine.torch.probe import model_shape
@@ -76,7 +76,7 @@ def measured_bytes(asked: dict[str, Any], folder: Path) -> int:
 @pytest.mark.parametrize("recompute", [True, False])
 @pytest.mark.parametrize("mode", TrainMode)
 def test_the_peak_is_within_15_percent_of_the_plan(
-    weights: Path, tmp_path: Path, mode: TrainMode, recompute: bool, first: int, end: int
+    weights: Path, tmp_path: Path, *, mode: TrainMode, recompute: bool, first: int, end: int
 ) -> None:
     config = config_dict(FIELDS)
     inflight = 2
@@ -105,5 +105,6 @@ def test_the_peak_is_within_15_percent_of_the_plan(
         recompute=recompute,
     )
     planned = held_bytes(footprint)[first, end] + inflight * inflight_bytes(footprint)[first, end]
+    planned -= LIBRARY_BYTES  # its warm-up is of training
     ratio = measured_bytes(asked, tmp_path) / int(planned)
     assert 0.85 <= ratio <= 1.15, f"{ratio:.2f} of {int(planned) / MIB:.0f} MiB"

@@ -18,7 +18,6 @@ from edgepipe.core.measured import Items, Measurement
 from edgepipe.core.speed import Curve, ItemSpeed
 from edgepipe.engine.torch.anatomy import Cut
 from edgepipe.engine.torch.bench import Bench, Call, Target, Times
-from edgepipe.engine.torch.measure_training import trained_items
 from edgepipe.engine.torch.median import MAX_REPEATS
 from edgepipe.engine.torch.sample import sample_of
 from edgepipe.engine.torch.subject import Subject
@@ -55,8 +54,11 @@ def measure_items(target: Target, advance: Advance) -> tuple[Items, float]:
     layer has room, and what `advance` raises.
     """
     subject = Subject.of(target.config, target.asked.dtype)
-    run = trained_items if target.asked.train_rows else _inferring_items
-    return run(target, subject, advance)
+    if not target.asked.train_rows:
+        return _inferring_items(target, subject, advance)
+    from edgepipe.engine.torch.measure_training import trained_items  # noqa: PLC0415 -- seconds
+
+    return trained_items(target, subject, advance)
 
 
 def _inferring_items(target: Target, subject: Subject, advance: Advance) -> tuple[Items, float]:

@@ -198,6 +198,8 @@ class TrainBench:
         if self._target.device.type != "cpu":
             backward_s()  # loads or compiles its kernels, as in `Bench.times`
         forward_median_s, backward_median_s = medians_s([forward_s, backward_s], on_call)
+        if is_kept:  # the optimizer is measured with its gradients
+            self._trainer.backward(0, gradient)
         return forward_median_s, backward_median_s
 
     def _ids(self, rows: int) -> torch.Tensor:

@@ -28,6 +28,7 @@ class StageOptimizer:
         self._parameters = parameters
         self._moments = _EIGHT_BIT_MOMENTS if settings.eight_bit else MOMENTS
         self._optimizer: torch.optim.Optimizer | None = None
+        self._aside: list[torch.Tensor | None] | None = None
         if settings.eight_bit:
             _check_eight_bit(device)
         if not parameters:
@@ -46,6 +47,17 @@ class StageOptimizer:
         """Of all gradients."""
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         return float(torch.nn.utils.get_total_norm(gradients)) ** 2 if gradients else 0.0
+
+    def rehearse(self) -> float:
+        """See TrainingEngine.rehearse."""
+        now = [parameter.grad for parameter in self._parameters]
+        aside, self._aside = self._aside, None
+        self.discard()
+        if aside is None:
+            self._aside = now
+            return 0.0
+        both = ((a, b) for a, b in zip(aside, now, strict=True) if a is not None and b is not None)
+        return sum(float((a * b).sum(dtype=torch.float64)) for a, b in both)
 
     def apply(self, update: Update) -> None:
         """Scale the gradients, step, forget the gradients."""

@@ -75,7 +75,7 @@ class TorchTrainer:
         """Run the stage over a microbatch; see TrainingEngine.forward."""
         assert inputs.shape[0] == microbatch.num_rows, "one row per token"
         passes = self._stage.passes
-        run = passes.forward if purpose is Purpose.TRAIN else passes.evaluate
+        run = passes.evaluate if purpose is Purpose.EVALUATE else passes.forward
         return run(microbatch, inputs, targets)
 
     def backward(self, microbatch: int, gradient: torch.Tensor | None) -> Backwarded:
@@ -85,6 +85,12 @@ class TorchTrainer:
     def gradients(self) -> Gradients:
         """Those that were accumulated, an embedding's that another stage owns left out."""
         return Gradients(sum_of_squares=self._stage.optimizer.sum_of_squares())
+
+    def rehearse(self) -> float:
+        """Set the gradients aside, or compare; see TrainingEngine.rehearse."""
+        dot = self._stage.optimizer.rehearse()
+        self._forget_shared()
+        return dot
 
     def apply(self, update: Update) -> None:
         """Step the optimizer; see TrainingEngine.apply."""

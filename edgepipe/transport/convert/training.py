@@ -95,7 +95,8 @@ def order_to_wire(order: Order) -> stage_pb2.Order:
     return stage_pb2.Order(
         order=order.number,
         step=order.step,
-        evaluate=not order.trains,
+        evaluate=order.purpose is Purpose.EVALUATE,
+        rehearse=order.purpose is Purpose.REHEARSE,
         actions=[str(action) for action in order.actions],
         microbatches=[stage_pb2.Lengths(tokens=each.lengths) for each in order.microbatches],
         loss_weight=order.loss_weight,
@@ -123,13 +124,19 @@ def order_from_wire(wire: stage_pb2.Order) -> Order:
     return Order(
         number=wire.order,
         step=wire.step,
-        purpose=Purpose.EVALUATE if wire.evaluate else Purpose.TRAIN,
+        purpose=_purpose(wire),
         actions=actions,
         microbatches=microbatches,
         loss_weight=finite(wire.loss_weight),
         codec_forward=codec_from_wire(wire.codec_forward),
         codec_backward=codec_from_wire(wire.codec_backward),
     )
+
+
+def _purpose(wire: stage_pb2.Order) -> Purpose:
+    if wire.evaluate:
+        return Purpose.EVALUATE
+    return Purpose.REHEARSE if wire.rehearse else Purpose.TRAIN
 
 
 def ids_to_wire(ids: np.ndarray[Any, np.dtype[np.int32]] | None) -> bytes:
@@ -182,6 +189,7 @@ def ready_to_wire(ready: StageReady) -> stage_pb2.Ready:
         sent_bytes=ready.sent_bytes,
         returned_bytes=ready.returned_bytes,
         inflight=ready.inflight,
+        dot=ready.dot,
     )
 
 
@@ -205,6 +213,7 @@ def ready_from_wire(wire: stage_pb2.Ready) -> StageReady:
         sent_bytes=wire.sent_bytes,
         returned_bytes=wire.returned_bytes,
         inflight=wire.inflight,
+        dot=wire.dot,
     )
 
 

@@ -167,7 +167,7 @@ class Meter(_message.Message):
     def __init__(self) -> None: ...
 
 class Order(_message.Message):
-    __slots__ = ("order", "step", "evaluate", "actions", "microbatches", "loss_weight", "codec_forward", "codec_backward")
+    __slots__ = ("order", "step", "evaluate", "actions", "microbatches", "loss_weight", "codec_forward", "codec_backward", "rehearse")
     ORDER_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     EVALUATE_FIELD_NUMBER: _ClassVar[int]
@@ -176,6 +176,7 @@ class Order(_message.Message):
     LOSS_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     CODEC_FORWARD_FIELD_NUMBER: _ClassVar[int]
     CODEC_BACKWARD_FIELD_NUMBER: _ClassVar[int]
+    REHEARSE_FIELD_NUMBER: _ClassVar[int]
     order: int
     step: int
     evaluate: bool
@@ -184,7 +185,8 @@ class Order(_message.Message):
     loss_weight: float
     codec_forward: _frame_pb2.Codec
     codec_backward: _frame_pb2.Codec
-    def __init__(self, order: _Optional[int] = ..., step: _Optional[int] = ..., evaluate: bool = ..., actions: _Optional[_Iterable[str]] = ..., microbatches: _Optional[_Iterable[_Union[Lengths, _Mapping]]] = ..., loss_weight: _Optional[float] = ..., codec_forward: _Optional[_Union[_frame_pb2.Codec, str]] = ..., codec_backward: _Optional[_Union[_frame_pb2.Codec, str]] = ...) -> None: ...
+    rehearse: bool
+    def __init__(self, order: _Optional[int] = ..., step: _Optional[int] = ..., evaluate: bool = ..., actions: _Optional[_Iterable[str]] = ..., microbatches: _Optional[_Iterable[_Union[Lengths, _Mapping]]] = ..., loss_weight: _Optional[float] = ..., codec_forward: _Optional[_Union[_frame_pb2.Codec, str]] = ..., codec_backward: _Optional[_Union[_frame_pb2.Codec, str]] = ..., rehearse: bool = ...) -> None: ...
 
 class Lengths(_message.Message):
     __slots__ = ("tokens",)
@@ -245,7 +247,7 @@ class Event(_message.Message):
     def __init__(self, loading: _Optional[_Union[Loading, _Mapping]] = ..., loaded: _Optional[_Union[Loaded, _Mapping]] = ..., connected: _Optional[_Union[Connected, _Mapping]] = ..., token: _Optional[_Union[_frame_pb2.SampledToken, _Mapping]] = ..., logits: _Optional[_Union[Logits, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., cancelled: _Optional[_Union[Cancelled, _Mapping]] = ..., admitted: _Optional[_Union[Admitted, _Mapping]] = ..., metered: _Optional[_Union[Metered, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ...) -> None: ...
 
 class Ready(_message.Message):
-    __slots__ = ("order", "sum_of_squares", "loss_sums", "broken", "busy_s", "sent_bytes", "returned_bytes", "inflight", "forward_s", "backward_s")
+    __slots__ = ("order", "sum_of_squares", "loss_sums", "broken", "busy_s", "sent_bytes", "returned_bytes", "inflight", "forward_s", "backward_s", "dot")
     ORDER_FIELD_NUMBER: _ClassVar[int]
     SUM_OF_SQUARES_FIELD_NUMBER: _ClassVar[int]
     LOSS_SUMS_FIELD_NUMBER: _ClassVar[int]
@@ -256,6 +258,7 @@ class Ready(_message.Message):
     INFLIGHT_FIELD_NUMBER: _ClassVar[int]
     FORWARD_S_FIELD_NUMBER: _ClassVar[int]
     BACKWARD_S_FIELD_NUMBER: _ClassVar[int]
+    DOT_FIELD_NUMBER: _ClassVar[int]
     order: int
     sum_of_squares: float
     loss_sums: _containers.RepeatedScalarFieldContainer[float]
@@ -266,7 +269,8 @@ class Ready(_message.Message):
     inflight: int
     forward_s: float
     backward_s: float
-    def __init__(self, order: _Optional[int] = ..., sum_of_squares: _Optional[float] = ..., loss_sums: _Optional[_Iterable[float]] = ..., broken: _Optional[_Union[Broken, _Mapping]] = ..., busy_s: _Optional[float] = ..., sent_bytes: _Optional[int] = ..., returned_bytes: _Optional[int] = ..., inflight: _Optional[int] = ..., forward_s: _Optional[float] = ..., backward_s: _Optional[float] = ...) -> None: ...
+    dot: float
+    def __init__(self, order: _Optional[int] = ..., sum_of_squares: _Optional[float] = ..., loss_sums: _Optional[_Iterable[float]] = ..., broken: _Optional[_Union[Broken, _Mapping]] = ..., busy_s: _Optional[float] = ..., sent_bytes: _Optional[int] = ..., returned_bytes: _Optional[int] = ..., inflight: _Optional[int] = ..., forward_s: _Optional[float] = ..., backward_s: _Optional[float] = ..., dot: _Optional[float] = ...) -> None: ...
 
 class Broken(_message.Message):
     __slots__ = ("microbatch", "what")
