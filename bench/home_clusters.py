@@ -12,11 +12,13 @@ from random import Random
 from edgepipe.core.candidates import Candidate
 from edgepipe.core.frame import DType
 from edgepipe.core.model import Item, ModelShape
+from edgepipe.core.posing import Asked
 from edgepipe.core.problem import Nic
 from edgepipe.core.profile import DeviceId, DeviceKind, DeviceProfile
 from edgepipe.core.roofline import Roofline, roofline_speed
-from edgepipe.core.speed import Link
+from edgepipe.core.speed import DeviceSpeed, Link
 from edgepipe.core.survey import Survey
+from edgepipe.core.work import TrainMode, Work
 
 GIB = 1 << 30
 PREFILL_CHUNK = 128
@@ -74,6 +76,16 @@ class Home:
     name: str
     model: ModelShape
     survey: Survey
+
+    def asked(self, work: Work) -> Asked:
+        """What a plan of some work is made from; the optimizer of adapters takes no time."""
+        adapted = work.batch is not None and work.batch.mode is TrainMode.LORA
+        speeds = tuple(map(_adapted, self.survey.speeds)) if adapted else self.survey.speeds
+        return Asked.of(self.model, replace(self.survey, speeds=speeds), work)
+
+
+def _adapted(speed: DeviceSpeed) -> DeviceSpeed:
+    return replace(speed, items=tuple(replace(item, update_s=0.0) for item in speed.items))
 
 
 def random_home(seed: int, *, num_devices: int | None = None, layers: int | None = None) -> Home:

@@ -28,7 +28,6 @@ from edgepipe.core.choosing import MAX_EXPANSIONS
 from edgepipe.core.fit import Workload
 from edgepipe.core.frame import DType
 from edgepipe.core.plan import plan
-from edgepipe.core.posing import Asked
 from edgepipe.core.prediction import figure_s
 from edgepipe.core.work import Batch, Objective, Strategy, TrainMode, Work
 
@@ -87,7 +86,7 @@ def work_of(task: Task) -> Work:
 
 def result_of(home: Home, task: Task, *, max_expansions: int) -> Result:
     """Plan, and compare."""
-    asked = Asked.of(home.model, home.survey, work_of(task))
+    asked = home.asked(work_of(task))
     begun = time.perf_counter()
     made = plan(
         asked,

@@ -18,7 +18,6 @@ from statistics import median
 from bench.home_clusters import Home, random_home
 from bench.plan_gains import Task, work_of
 from edgepipe.core.choosing import Searched, cases_of, find
-from edgepipe.core.posing import Asked
 from edgepipe.core.search import Solution, search
 
 
@@ -33,7 +32,7 @@ def row_of(task: Task, homes: list[Home], *, whole: bool) -> str:
     """A line of the table: one setting's search, or that of all settings."""
     found: list[tuple[float, float]] = []
     for home in homes:
-        asked = Asked.of(home.model, home.survey, work_of(task))
+        asked = home.asked(work_of(task))
         cases = cases_of(asked)
         if whole:
             found.append(timed(partial(find, asked, cases)))

@@ -32,10 +32,15 @@ class StepWatch:
 
     @property
     def median(self) -> Comparison | None:
-        """The step whose error is the median; None of too few, or without a prediction."""
-        if len(self._seen) < MIN_STEPS:
+        """The step whose error is the median; None of too few, or without a prediction.
+
+        Of an even number the better of the two in the middle: a doubt is no reason to blame.
+        """
+        count = len(self._seen)
+        if count < MIN_STEPS:
             return None
-        return sorted(self._seen, key=lambda each: each.error)[len(self._seen) // 2]
+        ordered = sorted(self._seen, key=lambda each: each.error)
+        return min(ordered[(count - 1) // 2 : count // 2 + 1], key=lambda each: abs(each.error))
 
 
 def _compared(plan: Plan, done: StepDone, whole_s: float) -> Comparison:

@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 
 TIED, UNTIED = "llama, tied", "llama, untied, grouped queries"
 SCHEDULES = ("gpipe", "1f1b", "1f1b-k")
-FAST = {(TIED, 3, "1f1b-k"), (UNTIED, 2, "gpipe"), (TIED, 4, "1f1b")}
+FAST = {(TIED, 3, "1f1b-k"), (UNTIED, 2, "gpipe")}
 CUTS = [
     pytest.param(kind, num_stages, schedule, marks=[] if is_fast else [pytest.mark.slow])
     for kind in (TIED, UNTIED)
@@ -270,7 +270,7 @@ def test_a_rate_that_is_too_high_stops_before_the_step_that_is_not_finite(
     last = len(run.metrics)
     assert last > 0
     assert f"step {last + 1} was not applied: " in done.sentence
-    assert "of microbatch " in done.sentence
+    assert " not finite on " in done.sentence
     assert run.checkpoint().manifest.step == last
     assert all(torch.isfinite(tensor).all() for tensor in run.weights().values())
 

@@ -33,14 +33,15 @@ FIELDS = {
     "intermediate_size": 1536,
     "num_hidden_layers": 8,
     "num_attention_heads": 8,
-    "num_key_value_heads": 4,
+    "num_key_value_heads": 8,
     "vocab_size": 8000,
     "max_position_embeddings": 256,
     "tie_word_embeddings": True,
     "bos_token_id": None,
     "eos_token_id": None,
 }
-LENGTH, SEQUENCES, MICROBATCHES, STEPS = 128, 8, 4, 2
+LENGTH, SEQUENCES, MICROBATCHES, STEPS = 256, 8, 4, 2
+"""A microbatch's tensors are 1 MiB and more: smaller ones leave holes in the heap, docs/LOG.md."""
 DEADLINE_S = 280
 
 

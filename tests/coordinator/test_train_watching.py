@@ -98,6 +98,14 @@ def test_a_few_slow_steps_are_no_miss(planned: Plan) -> None:
     assert not watch.median.missed
 
 
+def test_half_of_the_steps_are_no_median(planned: Plan) -> None:
+    watch = StepWatch(plan=planned)
+    for slower in (1.0, 1.0, 1.0, 2.0, 2.0):
+        watch.take(done(planned, slower=slower))
+    assert watch.median is not None
+    assert watch.median.error == pytest.approx(0)
+
+
 def test_a_stage_that_is_mostly_slower_is_to_blame(planned: Plan) -> None:
     watch = StepWatch(plan=planned)
     for slower in (1.0, 1.5, 1.5, 1.5, 1.0):

@@ -20,7 +20,6 @@ class Settings:
     decay: str = "cosine"
     weight_decay: float = 0.01
     clip_norm: float = 1.0
-    eps: float = 1e-8
 
     def rate(self, step: int) -> float:
         top = max(self.warmup_steps, 1)
@@ -39,7 +38,7 @@ def plain_training(
     matrices = {"params": [p for p in trained if p.ndim > 1]}
     vectors = {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0}
     groups = [group for group in (matrices, vectors) if group["params"]]
-    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, eps=settings.eps)
+    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
     losses = []
     for step, batch in enumerate(batches, start=1):
         num_targets = sum(len(tokens) - 1 for microbatch in batch for tokens in microbatch)
@@ -48,7 +47,8 @@ def plain_training(
             rows = [torch.tensor(tokens) for tokens in microbatch]
             ids, labels = (pad_sequence(rows, True, value) for value in (0, -100))
             logits = model(input_ids=ids, attention_mask=(labels >= 0).long()).logits
-            loss = cross_entropy(logits[:, :-1].mT, labels[:, 1:], reduction="sum")
+            logits, targets = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+            loss = cross_entropy(logits, targets, reduction="sum")
             (loss / num_targets).backward()
             loss_sum += loss.item()
         torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm or math.inf)
