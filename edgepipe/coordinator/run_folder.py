@@ -120,15 +120,20 @@ def check_new(path: Path) -> None:
         )
 
 
+def check_run(path: Path) -> None:
+    """Raises UsageError where a folder holds no run."""
+    missing = [each for each in ("config.toml", "plan.json") if not (path / each).is_file()]
+    if missing:
+        raise UsageError(f"{path} holds no run: {missing[0]} is missing: give a run's output")
+
+
 def open_run(path: Path) -> RunFolder:
     """The run of a folder, to go on with it.
 
     Raises UsageError where there is none or another process goes on with it, RunFolderError where
     it cannot be written.
     """
-    missing = [each for each in ("config.toml", "plan.json") if not (path / each).is_file()]
-    if missing:
-        raise UsageError(f"{path} holds no run: {missing[0]} is missing: give a run's output")
+    check_run(path)
     run = RunFolder(path, _locked(path))
     try:
         for lines in (run.metrics, run.journal):

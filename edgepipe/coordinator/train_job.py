@@ -16,7 +16,7 @@ from edgepipe.coordinator.manifest import Manifest, config_hash
 from edgepipe.coordinator.orders import Orders
 from edgepipe.coordinator.planning import How
 from edgepipe.coordinator.prepared import Prepared, prepare
-from edgepipe.coordinator.run_folder import RunFolder, check_new, create_run, open_run
+from edgepipe.coordinator.run_folder import RunFolder, check_new, check_run, create_run, open_run
 from edgepipe.coordinator.step_metrics import StepMetrics
 from edgepipe.coordinator.train_batches import Batches, planned_batch
 from edgepipe.coordinator.train_config import TrainConfig
@@ -162,6 +162,7 @@ async def _prepare(
     if resume is None:
         await asyncio.to_thread(check_new, config.output)
     else:
+        await asyncio.to_thread(check_run, resume)
         resumed = await asyncio.to_thread(last_checkpoint, resume, config, prepared, adapters)
     tokenizer = await asyncio.to_thread(prepared.model.tokenizer)
     data = await load_data(

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from edgepipe.coordinator.checkpoints import Checkpoint, latest, read_checkpoint
+from edgepipe.coordinator.checkpoints import Checkpoint, latest, read_checkpoint, steps
 from edgepipe.coordinator.manifest import config_hash
 from edgepipe.coordinator.planning import How
 from edgepipe.coordinator.prepared import Prepared
@@ -20,16 +20,24 @@ from edgepipe.errors import CheckpointError, PlanError
 
 def last_checkpoint(
     resume: Path, config: TrainConfig, prepared: Prepared, adapters: Adapters | None
-) -> Checkpoint:
-    """The one to go on from. Raises CheckpointError where it is of another model or mode."""
+) -> Checkpoint | None:
+    """The one to go on from; None of a run that ended before its first.
+
+    Raises CheckpointError where it is of another model, mode or seed.
+    """
+    if not steps(resume):
+        return None
     found = read_checkpoint(resume, latest(resume))
     manifest = found.manifest
-    ours = (config.mode, prepared.shape.num_layers, config_hash(prepared.model.config), adapters)
-    theirs = (manifest.mode, manifest.num_layers, manifest.config_sha256, manifest.adapters)
-    for mine, its, what in zip(
-        ours, theirs, ("mode", "layers", "model", "lora settings"), strict=True
-    ):
-        if mine != its:
+    asked = {
+        "mode": (config.mode, manifest.mode),
+        "layers": (prepared.shape.num_layers, manifest.num_layers),
+        "model": (config_hash(prepared.model.config), manifest.config_sha256),
+        "lora settings": (adapters, manifest.adapters),
+        "seed": (config.seed, manifest.seed),
+    }
+    for what, (ours, theirs) in asked.items():
+        if ours != theirs:
             raise CheckpointError(
                 f"{found.folder} is of another {what} than the config: go on with the run's own "
                 f"{resume / 'config.toml'}, or start a new one"
