@@ -71,6 +71,7 @@ class Boundaries:
             hello,
             peer=connect.node,
             max_frame_bytes=deploy_training.max_frame_bytes(load),
+            eager=load.HasField("training"),
         )
         return self._downstream, stage_pb2.Connected(address=convert.address_to_wire(address))
 

@@ -14,6 +14,7 @@ from edgepipe.errors import StageError, WireError
 from edgepipe.wire.v1 import stage_pb2
 
 MAX_ROWS = 1 << 20
+MAX_ORDER_ROWS = 1 << 26
 MAX_CREDITS = 1 << 10
 EXCHANGE_CREDITS = 8
 """Frames about a tied embedding: wanted ids, gradient ids and rows of two orders, and room."""
@@ -24,7 +25,7 @@ def check(load: stage_pb2.Load) -> None:
     training = load.training
     bounds = {
         "rows of a microbatch": (training.max_rows, 1, MAX_ROWS),
-        "rows of an order": (training.max_order_rows, training.max_rows, MAX_ROWS),
+        "rows of an order": (training.max_order_rows, training.max_rows, MAX_ORDER_ROWS),
         "credits for activations": (training.credits_forward, 1, MAX_CREDITS),
         "credits for gradients": (training.credits_backward, 1, MAX_CREDITS),
     }

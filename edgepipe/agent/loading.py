@@ -11,7 +11,13 @@ from edgepipe.agent import deploy, deploy_training
 from edgepipe.agent.device import WorkerDevice
 from edgepipe.agent.generating import Generating
 from edgepipe.agent.parking import Parking, free
-from edgepipe.agent.resident import TRAINING_MAP_BYTES, USUAL_MAP_BYTES, map_from, reset_peak
+from edgepipe.agent.resident import (
+    TRAINING_MAP_BYTES,
+    USUAL_MAP_BYTES,
+    empty_cache,
+    map_from,
+    reset_peak,
+)
 from edgepipe.agent.role import Role, Tell
 from edgepipe.agent.training import Training
 from edgepipe.engine.base import Engine, Loaded, Progress
@@ -125,3 +131,4 @@ class _Trainer:
     async def release(self) -> None:
         await asyncio.shield(self.device.compute.run(partial(free, self.engine)))
         map_from(USUAL_MAP_BYTES)
+        empty_cache(self.device.torch_device)

@@ -24,7 +24,7 @@ from edgepipe.agent.codec_speed import codec_speeds
 from edgepipe.agent.device import WorkerDevice
 from edgepipe.agent.fence import Fence
 from edgepipe.agent.handover import handover_s, sleepers_handover_s
-from edgepipe.agent.resident import give_back_freed_memory
+from edgepipe.agent.resident import empty_cache, give_back_freed_memory
 from edgepipe.agent.slowdown import stretch
 from edgepipe.core.api import check_api
 from edgepipe.core.measured import Items, Measured, Measurement
@@ -157,23 +157,12 @@ def _measure(work: Work, device: WorkerDevice, advance: Callable[[int, int], Non
     finally:
         gc.collect()
         give_back_freed_memory()
-        _empty_cache(device.torch_device)
+        empty_cache(device.torch_device)
 
 
 def _free(error: BaseException) -> None:
     """Let go of the weights and caches that an error's frames hold, as long as it lives."""
     traceback.clear_frames(error.__traceback__)
-
-
-def _empty_cache(device: torch.device) -> None:
-    """Give back what a GPU's allocator keeps: others on the device are told what is free."""
-    match device.type:
-        case "cuda":
-            torch.cuda.empty_cache()
-        case "mps":
-            torch.mps.empty_cache()
-        case _:
-            pass
 
 
 def _measured(work: Work, device: WorkerDevice, advance: Callable[[int, int], None]) -> Measured:

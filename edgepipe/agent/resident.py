@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import torch
 
 TRAINING_MAP_BYTES = 1 << 20
 """From 256 KiB on a step takes 40 % longer and holds what is alive alone; from here on 5 %, and of
@@ -43,6 +44,17 @@ def map_from(threshold_bytes: int) -> None:
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, threshold_bytes)
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give back what a GPU's allocator keeps: others on the device are told what is free."""
+    match device.type:
+        case "cuda":
+            torch.cuda.empty_cache()
+        case "mps":
+            torch.mps.empty_cache()
+        case _:
+            pass
 
 
 def peak_resident_bytes() -> int:

@@ -179,6 +179,7 @@ class StageServicer:
             hello=ours,
             take=session.boundaries.take_upstream,
             max_frame_bytes=deploy_training.max_frame_bytes(session.load),
+            eager=session.load.HasField("training"),
         )
 
     async def accept_probe(self, hello: Hello) -> None:

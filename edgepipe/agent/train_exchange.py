@@ -44,7 +44,7 @@ class Exchange:
         match work.task:
             case Task.TAKE_ROWS:
                 wanted = self._wanted.pop(number)
-                return lambda: engine.set_embedding_rows(wanted, rows[Input.ROWS]()), _ignore
+                return partial(self._take, wanted, rows[Input.ROWS]), _ignore
             case Task.GIVE_ROWS:
                 ids = rows[Input.WANTED_ROWS]
                 return lambda: engine.embedding_rows(self._checked(ids())), partial(
@@ -56,8 +56,12 @@ class Exchange:
                 ids, gradients = rows[Input.ROW_IDS], rows[Input.ROW_GRADIENTS]
                 return partial(self._add, ids, gradients), _ignore
 
+    def _take(self, wanted: torch.Tensor, rows: Rows) -> None:
+        self.engine.set_embedding_rows(wanted, _as_many(wanted, rows()))
+
     def _add(self, ids: Rows, gradients: Rows) -> None:
-        self.engine.add_embedding_gradient(self._checked(ids()), gradients())
+        found = self._checked(ids())
+        self.engine.add_embedding_gradient(found, _as_many(found, gradients()))
 
     def _give(self, number: int, rows: torch.Tensor) -> None:
         header = Header(job=self.job, epoch=self.epoch, step=number, group=0)
@@ -81,6 +85,12 @@ class Exchange:
         if not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size:
             raise WireError("rows were asked for that the embedding does not have")
         return ids
+
+
+def _as_many(ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    if len(rows) != len(ids):
+        raise WireError(f"{len(rows)} rows of the embedding came for {len(ids)} tokens")
+    return rows
 
 
 def _ignore(_result: object) -> None:

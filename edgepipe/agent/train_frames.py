@@ -32,12 +32,14 @@ class _Outgoing:
 class Outbox:
     """One direction of a boundary: frames leave in the order in which they were put.
 
+    `ready` is called once one is encoded: whoever has it then drains, and may have waited for room.
     `sent_bytes` are of the payloads that were put, since the caller last set it to 0.
     """
 
     link: Link
     coding: ComputeThread
     fail: Callable[[BaseException], None]
+    ready: Callable[[], None]
     sent_bytes: int = 0
     _queue: deque[_Outgoing] = field(default_factory=deque)
 
@@ -57,7 +59,7 @@ class Outbox:
 
         def encoded(payload: memoryview) -> None:
             outgoing.frame = Frame(header=header, payload=payload)
-            self.drain()
+            self.ready()
 
         self.coding.submit(partial(codec.encode, rows, header.codec), encoded, self.fail)
 

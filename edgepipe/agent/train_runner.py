@@ -68,6 +68,7 @@ class TrainRunner:
     exchange: Link | None
     emit: Callable[[Report], None]
     _computing: bool = False
+    _stopped: bool = False
     _ids: dict[tuple[int, int], Ids] = field(default_factory=dict)
     _decisions: dict[int, Decision] = field(default_factory=dict)
     _tally: Tally = field(default_factory=Tally)
@@ -82,7 +83,7 @@ class TrainRunner:
     def __post_init__(self) -> None:
         self._inbox = Inbox(device=self.device, coding=self.coding)
         self._down, self._up, across = (
-            Outbox(link=link, coding=self.coding, fail=self._fail) if link is not None else None
+            self._outbox(link) if link is not None else None
             for link in (self.downstream, self.upstream, self.exchange)
         )
         self._passes = Passes(
@@ -94,6 +95,9 @@ class TrainRunner:
             up=self._up,
         )
         self._across = None if across is None else self._exchange(across)
+
+    def _outbox(self, link: Link) -> Outbox:
+        return Outbox(link=link, coding=self.coding, fail=self._fail, ready=self._advance)
 
     def _exchange(self, outbox: Outbox) -> Exchange:
         return Exchange(
@@ -123,6 +127,7 @@ class TrainRunner:
             ended = next(end for end in ends if end.done())
             raise ended.result() or StageLost("a neighbour of this stage hung up")
         finally:
+            self._stopped = True
             for end in ends:
                 end.cancel()
 
@@ -130,6 +135,7 @@ class TrainRunner:
 
     def give(self, order: Order) -> None:
         """Take an order in. Raises WireError where it cannot be carried out."""
+        self.state.seat.check(order)
         if any(each.num_padded > self.intake.max_rows for each in order.microbatches):
             raise WireError(f"a microbatch has more than {self.intake.max_rows} tokens, padded")
         if order.num_rows > self.intake.max_order_rows:
@@ -209,7 +215,7 @@ class TrainRunner:
         for work in self.state.peek(DECODED_AHEAD):
             for need in work.needs:
                 self._inbox.decode((work.order.number, need))
-        if self._computing or self._is_ahead():
+        if self._computing or self._stopped or self._is_ahead():
             return
         work_or_none = self.state.next()
         if work_or_none is not None:

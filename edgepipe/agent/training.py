@@ -124,17 +124,18 @@ class Training:
         Raises WireError for what is no unit of this stage, DamagedWeights for a damaged one.
         """
         engine = self.runner.engine
-        units, unit = frozenset(engine.units()), ""
+        units, unit, size = frozenset(engine.units()), "", 0
         data = bytearray()
         async for chunk in chunks:
             if not data:
-                unit = chunk.unit
-                if unit not in units or not 0 < chunk.unit_bytes <= self.max_unit_bytes:
-                    raise WireError(f"{chunk.unit[:40]!r} is no unit of this stage")
-            if chunk.unit != unit or len(data) + len(chunk.data) > chunk.unit_bytes:
+                unit, size = chunk.unit, chunk.unit_bytes
+                if unit not in units or not 0 < size <= self.max_unit_bytes:
+                    raise WireError(f"{unit[:40]!r} is no unit of this stage")
+            fits = 0 < len(chunk.data) <= size - len(data)
+            if (chunk.unit, chunk.unit_bytes) != (unit, size) or not fits:
                 raise WireError(f"the pieces of {unit} do not follow one another")
             data += chunk.data
-            if len(data) == chunk.unit_bytes:
+            if len(data) == size:
                 tensors = await self.coding.run(partial(tensors_of, data, unit))
                 await self.compute.run(partial(engine.import_state, unit, tensors))
                 data = bytearray()

@@ -257,20 +257,28 @@ def _read_plan(file: Path) -> Plan:
         raise UsageError(f"--plan {file} cannot be used: {error}") from None
 
 
-def read_wish(schedule: str) -> Wish:
-    """A schedule by its name, or by the CSV file of its actions. Raises UsageError."""
+def read_wish(schedule: str, setting: str = "--schedule") -> Wish:
+    """A schedule by its name, or by the CSV file of its actions, as a setting has it.
+
+    Raises UsageError.
+    """
     if schedule in set(ScheduleName):
         return Wish(name=schedule)
     file = Path(schedule)
     if file.suffix != ".csv":
         raise UsageError(
-            f"--schedule is one of {', '.join(ScheduleName)}, or a .csv file, not {schedule!r}"
+            f"{setting} is one of {', '.join(ScheduleName)}, or a .csv file, not {schedule!r}"
         )
     try:
         text = file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--schedule {file} cannot be read: {error}") from None
-    return Wish.of_csv(file.name, text)
+    except OSError as error:
+        raise UsageError(f"{setting} {file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{setting} {file} is not a file of actions: not text") from None
+    try:
+        return Wish.of_csv(file.name, text)
+    except UsageError as error:
+        raise UsageError(f"{setting} {file} cannot be used: {error}") from None
 
 
 def write_plan(file: Path, plan: Plan) -> None:

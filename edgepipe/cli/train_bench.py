@@ -33,7 +33,7 @@ from edgepipe.coordinator.orders import BoundaryCodecs, Orders
 from edgepipe.coordinator.pipeline import open_pipeline
 from edgepipe.coordinator.planning import How
 from edgepipe.coordinator.progress import Silent
-from edgepipe.core.outcome import play_by
+from edgepipe.core.outcome import deepened, play_by
 from edgepipe.core.posing import Asked, pose
 from edgepipe.core.problem import Stage
 from edgepipe.core.schedule import check_size
@@ -92,7 +92,9 @@ async def bench_train(work: TrainBench, where: Where, how: How, *, json: bool) -
         case = pose(asked, setting)
         num_stages = len(emulation.spots)
         placement = tuple(Stage(device=at, first=at, end=at + 1) for at in range(num_stages))
-        outcome, schedule = play_by(asked, case, placement, wish)
+        played, _ = play_by(asked, case, placement, wish)
+        depths = deepened(asked, played).depths if wish == Wish() else None
+        outcome, schedule = play_by(asked, case, placement, wish, depths)
         trained = TrainEmulation(
             emulation=emulation,
             schedule=schedule,

@@ -14,6 +14,8 @@ from edgepipe.cli.options import read_wish
 from edgepipe.cli.plan_tables import duration
 from edgepipe.cli.show import StepBars, errors, print_json
 from edgepipe.cli.train_bars import LinkView, StageView, StepView, TrainBars
+from edgepipe.coordinator.checkpoints import steps
+from edgepipe.coordinator.json_lines import plain
 from edgepipe.coordinator.launch import Running, Where
 from edgepipe.coordinator.planning import How
 from edgepipe.coordinator.train_config import PlanConfig, TrainConfig
@@ -36,7 +38,7 @@ async def run_training(
             config,
             where,
             configured(how, config.plan),
-            wish=read_wish(str(config.plan.schedule)),
+            wish=read_wish(str(config.plan.schedule), "[plan] schedule"),
             resume=resume,
             interface=interface,
         )
@@ -53,15 +55,22 @@ async def run_training(
 
 
 def configured(how: How, plan: PlanConfig) -> How:
-    """The flags, and what they leave to the config."""
-    strategy = None if plan.strategy is Strategy.EXACT else plan.strategy
-    named = how.nodes is None and how.pinned is None
-    cut = how.split is None and how.pinned is None
+    """The flags, and what they leave to the config.
+
+    A strategy or a split on the command line replaces both of the config's, but for `manual`, which
+    takes the config's split.
+    """
+    free = how.pinned is None
+    keeps_split = free and how.split is None and how.strategy in {None, Strategy.MANUAL}
+    keeps_strategy = free and how.split is None and how.strategy is None
+    split = plan.split if keeps_split else how.split
+    # exact is what is done where nothing is said, but for a split
+    strategy = None if (plan.strategy, split) == (Strategy.EXACT, None) else plan.strategy
     return replace(
         how,
-        strategy=how.strategy or (strategy if how.pinned is None else None),
-        nodes=plan.nodes if named else how.nodes,
-        split=plan.split if cut else how.split,
+        strategy=strategy if keeps_strategy else how.strategy,
+        nodes=plan.nodes if free and how.nodes is None else how.nodes,
+        split=split,
         codec=how.codec or plan.codec.forward,
         codec_backward=None if how.codec is not None else plan.codec.backward,
     )
@@ -69,10 +78,9 @@ def configured(how: How, plan: PlanConfig) -> How:
 
 def document_of(trained: Trained, compared: Comparison | None, miss: str | None) -> dict[str, Any]:
     """The document of `edgepipe train --json`: the last line of metrics, and of the whole run."""
-    last = trained.metrics.to_json() if trained.metrics is not None else {}
     median = {} if compared is None else {"median_step_s": compared.measured_s}
     return {
-        **last,
+        **plain(trained.last),
         "run": str(trained.folder),
         **median,
         "misses": [] if miss is None else [miss],
@@ -119,6 +127,8 @@ class ShownTraining(Shown, TrainInterface):
         """See train_loop.Shown."""
         if self._live is not None:
             self._live.note(text)
+        else:
+            self._out.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def compared(self, home: Path) -> tuple[Comparison | None, str | None]:
         """The median step beside its prediction; where it was wrong, a sentence of why.
@@ -132,14 +142,15 @@ class ShownTraining(Shown, TrainInterface):
 
     def tell(self, trained: Trained, compared: Comparison | None, miss: str | None) -> None:
         """The run's end, in a few lines."""
-        last = trained.metrics
-        if last is None:
+        if not trained.is_new:
             self._out.print(f"nothing was left to do: {trained.folder}", highlight=False)
             return
-        held_out = f", held out {last.eval_loss:.4f}" if last.eval_loss is not None else ""
+        last, losses = trained.last, ""
+        for word, key in (("loss", "loss"), ("held out", "eval_loss")):
+            if last.get(key) is not None:
+                losses += f" {word} {last[key]:.4f},"
         self._out.print(
-            f"step {last.step}: loss {last.loss:.4f}{held_out}; the run is in {trained.folder}",
-            highlight=False,
+            f"step {last['step']}:{losses} the run is in {trained.folder}", highlight=False
         )
         if compared is not None:
             self._out.print(_of_steps(compared), style="dim", highlight=False)
@@ -150,9 +161,9 @@ class ShownTraining(Shown, TrainInterface):
         """Ctrl-C: how to go on, where a step was done."""
         self.stop()
         if self._step:
+            where = "from the last checkpoint" if steps(run) else "from the start"
             self._out.print(
-                f"stopped after step {self._step}: go on from the last checkpoint "
-                f"by --resume {run}",
+                f"stopped after step {self._step}: go on {where} by --resume {run}",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -65,6 +65,7 @@ class CheckpointWriter:
         self._open: dict[str, _UnitWriter] = {}
         self._done: dict[str, UnitFile] = {}
         self._lock = threading.Lock()
+        self._ending = threading.Lock()
         for unit in units:
             if not is_unit(unit, facts.num_layers):
                 raise WireError(f"a stage has a state {unit[:80]!r}, which no model has: {_SAME}")
@@ -108,7 +109,14 @@ class CheckpointWriter:
             )
 
     def commit(self) -> Path:
-        """Give the checkpoint its name, once every unit is whole; returns its folder."""
+        """Give the checkpoint its name, once every unit is whole; returns its folder.
+
+        `close` waits for that, or comes first: then there is nothing to commit.
+        """
+        with self._ending:
+            return self._commit()
+
+    def _commit(self) -> Path:
         if self.missing:
             raise WireError(f"the state of {min(self.missing)} did not arrive: {_SAME}")
         files = tuple(self._done[unit] for unit in sorted(self._done))
@@ -127,7 +135,8 @@ class CheckpointWriter:
             writers, self._open = list(self._open.values()), {}
         for writer in writers:
             writer.close(sync=False)
-        shutil.rmtree(self._partial, ignore_errors=True)
+        with self._ending:
+            shutil.rmtree(self._partial, ignore_errors=True)
 
     def _rename(self) -> None:
         """One of the same step, of a run that went another way, makes room first."""

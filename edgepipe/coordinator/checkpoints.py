@@ -112,6 +112,22 @@ def read_checkpoint(
     return Checkpoint(folder=folder, manifest=manifest)
 
 
+def newest_sound(run: Path) -> tuple[Checkpoint | None, tuple[str, ...]]:
+    """The last checkpoint whose files are what they should be, and why later ones are not.
+
+    Raises CheckpointError where there are some, and none is sound.
+    """
+    refused: list[CheckpointError] = []
+    for step in reversed(steps(run)):
+        try:
+            return read_checkpoint(run, step), tuple(map(str, refused))
+        except CheckpointError as error:
+            refused.append(error)
+    if refused:
+        raise refused[0]
+    return None, ()
+
+
 def clear_leftovers(run: Path) -> None:
     """Remove what a run that was killed left half done: call it before anything is written."""
     folder = checkpoints_folder(run)

@@ -33,7 +33,7 @@ class JsonLines:
 
     def append(self, values: Mapping[str, Any]) -> None:
         """Add a line, or, where that fails, leave the file as it was. NaN and infinity are null."""
-        line = json.dumps(_plain(values), allow_nan=False) + "\n"
+        line = json.dumps(plain(values), allow_nan=False) + "\n"
         with writing(self.path), self.path.open("ab", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
             try:
@@ -103,10 +103,10 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return values if is_line else None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value, with what JSON has no number for as null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: plain(each) for key, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value

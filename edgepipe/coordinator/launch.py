@@ -189,9 +189,9 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tailor:
-    """What a job makes of a plan before it is shown, and of its deployment."""
+    """What a job makes of what was planned before it is shown, and of its deployment."""
 
-    plan: Callable[[Plan], Plan] = lambda plan: plan
+    plan: Callable[[Planned], Plan] = lambda planned: planned.plan
     deployment: Callable[[Deployment, Plan], Deployment] = lambda deployment, _plan: deployment
 
 
@@ -226,7 +226,7 @@ async def open_model(
                     home=where.home,
                     interface=interface,
                 )
-                planned = replace(planned, plan=tailor.plan(planned.plan))
+                planned = replace(planned, plan=tailor.plan(planned))
                 require_fit(planned.plan)
                 interface.planned(planned, roster)
                 deployed = deployment(prepared, planned.plan, roster, parts, how)

@@ -42,7 +42,8 @@ class Manifest:
 
     `model` is what finds the model again: a folder or file by its whole path, else an id.
     `config_sha256` is `config_hash` of its config. `dtype` is the run's. Adapters are there in
-    the mode `lora` alone, `loss_scale` where there is one.
+    the mode `lora` alone, `loss_scale` where there is one. `codec_steps` is how often the codecs
+    stepped up.
     """
 
     schema: int = SCHEMA
@@ -57,6 +58,7 @@ class Manifest:
     optimizer: AdamW
     adapters: Adapters | None = None
     loss_scale: LossScale | None = None
+    codec_steps: int = 0
     files: tuple[UnitFile, ...] = ()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from edgepipe.coordinator.manifest import MAX_UNIT_BYTES, SCHEMA, Manifest, is_unit
 from edgepipe.core import record
+from edgepipe.core.compression import LOSSY_ORDER
 from edgepipe.core.frame import DType
 from edgepipe.core.loss_scale import LossScale
 from edgepipe.core.training import AdamW, Adapters
@@ -90,6 +91,7 @@ def _wrong(manifest: Manifest) -> Iterator[str]:
         "seed": (manifest.seed, 0, _MAX_SEED),
         "epoch": (manifest.cursor.epoch, 0, _MAX_COUNT),
         "position": (manifest.cursor.position, 0, _MAX_COUNT),
+        "codec_steps": (manifest.codec_steps, 0, len(LOSSY_ORDER)),
         **_optimizer_numbers(manifest.optimizer),
         **_adapter_numbers(manifest.adapters),
         **_scale_numbers(manifest.loss_scale),

@@ -175,7 +175,7 @@ class Orders:
         stub = stage_pb2_grpc.StageStub(client.channel)
         request = stage_pb2.ExportStateRequest(fence=self.pipeline.fence(stage), order=number)
         try:
-            async for chunk in stub.ExportState(request):
+            async for chunk in stub.ExportState(request, timeout=ORDER_DEADLINE_S):
                 yield chunk
         except grpc.aio.AioRpcError as error:
             status.raise_cancellation()
@@ -192,7 +192,7 @@ class Orders:
 
         stub = stage_pb2_grpc.StageStub(client.channel)
         try:
-            await stub.ImportState(fenced())
+            await stub.ImportState(fenced(), timeout=ORDER_DEADLINE_S)
         except grpc.aio.AioRpcError as error:
             status.raise_cancellation()
             raise named(status.from_rpc_error(error, client.who), client.who) from error
@@ -207,7 +207,8 @@ def _order(batch: Batch, number: int, stage: int, num_stages: int) -> Order:
     )
     actions = batch.schedule.stages[stage]
     if batch.purpose is Purpose.EVALUATE:
-        actions = tuple(action for action in actions if action.kind is Kind.FORWARD)
+        forwards = (action for action in actions if action.kind is Kind.FORWARD)
+        actions = tuple(sorted(forwards, key=lambda action: action.microbatch))
     return Order(
         number=number,
         step=batch.step,

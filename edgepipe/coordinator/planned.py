@@ -11,13 +11,13 @@ from typing import Protocol
 
 from edgepipe.coordinator.background import in_background
 from edgepipe.coordinator.nodes import Roster
+from edgepipe.coordinator.pinned import pinned_plan
 from edgepipe.coordinator.planning import (
     How,
     candidates,
     check_usable,
     explained,
     make_plan,
-    pinned_plan,
     takes,
 )
 from edgepipe.coordinator.prepared import Prepared
@@ -59,7 +59,8 @@ async def plan_for(
     if how.preferred is not None and takes(how.preferred, roster):
         return Planned(plan=how.preferred, surveyed=None)
     if how.pinned is not None:
-        return Planned(plan=pinned_plan(how.pinned, prepared.shape, max_positions), surveyed=None)
+        pinned = pinned_plan(how.pinned, prepared.shape, max_positions, how.objective)
+        return Planned(plan=pinned, surveyed=None)
     check_usable(roster, how)
     work = how.work(prepared.shape, max_positions)
     surveyed = await survey(

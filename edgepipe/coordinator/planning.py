@@ -17,11 +17,10 @@ from edgepipe.core.pipeline import Plan
 from edgepipe.core.plan import check_strategy, plan
 from edgepipe.core.posing import Asked
 from edgepipe.core.profile import NodeState
-from edgepipe.core.remedy import require_fit
 from edgepipe.core.split import equal_split, manual_split
 from edgepipe.core.survey import Survey
 from edgepipe.core.work import DEFAULT_PROMPT_TOKENS, Batch, Objective, Strategy, Work
-from edgepipe.errors import PlanError
+from edgepipe.errors import PlanError, SplitError
 
 PREFILL_CHUNK = 128
 SEARCH_S = 30.0
@@ -96,8 +95,26 @@ def check_cut(how: How, shape: ModelShape) -> None:
         check_strategy(how.resolved_strategy(), how.split)
     if how.split is not None:
         manual_split(shape.num_layers, how.split)
+        _check_count(how, len(how.split) + 1)
     elif how.num_stages is not None:
         equal_split(shape.num_layers, how.num_stages)
+
+
+def _check_count(how: How, found: int) -> None:
+    """Raises SplitError for a split into other than the stages that are asked for.
+
+    A node may have several devices, so that fewer nodes than stages may do.
+    """
+    if how.num_stages is not None and how.num_stages != found:
+        raise SplitError(
+            f"the split makes {found} stages, and {how.num_stages} are asked for: "
+            "leave out one of the two"
+        )
+    if how.num_stages is None and how.nodes is not None and len(how.nodes) > found:
+        raise SplitError(
+            f"the split makes {found} stages for {len(how.nodes)} nodes: name as many, or leave "
+            "out one of the two"
+        )
 
 
 def check_usable(roster: Roster, how: How) -> None:
@@ -155,19 +172,6 @@ def asked_of(shape: ModelShape, survey: Survey, how: How, max_positions: int) ->
         codec=how.codec,
         codec_backward=how.codec_backward,
     )
-
-
-def pinned_plan(pinned: Plan, shape: ModelShape, max_positions: int) -> Plan:
-    """The plan that the user gave. Raises PlanError where it is for something else, DoesNotFit."""
-    if pinned.model != shape.name or pinned.num_layers != shape.num_layers:
-        raise PlanError(f"the plan is for {pinned.model}, not for {shape.name}: plan anew")
-    if pinned.inputs.max_positions < max_positions:
-        raise PlanError(
-            f"the plan keeps {pinned.inputs.max_positions} tokens per sequence, "
-            f"and {max_positions} are wanted: plan anew with --context {max_positions}"
-        )
-    require_fit(pinned)
-    return pinned
 
 
 def takes(plan: Plan, roster: Roster) -> bool:

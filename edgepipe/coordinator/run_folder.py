@@ -11,6 +11,7 @@ RUN/
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from filelock import FileLock, Timeout
 from edgepipe.coordinator.json_lines import JsonLines, writing
 from edgepipe.coordinator.step_metrics import StepMetrics
 from edgepipe.core.step_decision import Decided
-from edgepipe.errors import UsageError
+from edgepipe.errors import RunFolderError, UsageError
 from edgepipe.home import write_atomically
 
 CHECKPOINTS = "checkpoints"
@@ -110,7 +111,7 @@ def create_run(path: Path, *, config: str, plan: Mapping[str, Any]) -> RunFolder
 
 
 def check_new(path: Path) -> None:
-    """Raise UsageError where a folder is no place for a new run: something is there."""
+    """Raise UsageError where something is there already, RunFolderError where we may not write."""
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file: set output to a new folder")
     if path.is_dir() and _entries(path):
@@ -118,6 +119,10 @@ def check_new(path: Path) -> None:
             f"{path} is not empty: set output to a new folder, or go on with the run that is there "
             f"by --resume {path}"
         )
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    why = "" if there.is_dir() else " (Not a directory)"
+    if why or not os.access(there, os.W_OK | os.X_OK):
+        raise RunFolderError(f"{path} cannot be written{why}: set output to another folder")
 
 
 def check_run(path: Path) -> None:

@@ -61,10 +61,12 @@ class Batches:
             chosen = examples[start : start + self.num_sequences]
             yield self._batch(chosen, step, Purpose.EVALUATE, 1.0, codecs)
 
-    def rehearsal(self, examples: Sequence[Example], step: int, codecs: BoundaryCodecs) -> Batch:
+    def rehearsal(
+        self, examples: Sequence[Example], step: int, *, scale: float, codecs: BoundaryCodecs
+    ) -> Batch:
         """A batch whose gradients are compared, and never applied."""
         num_targets = sum(example.num_targets for example in examples)
-        return self._batch(examples, step, Purpose.REHEARSE, 1 / num_targets, codecs)
+        return self._batch(examples, step, Purpose.REHEARSE, scale / num_targets, codecs)
 
     def _batch(
         self,

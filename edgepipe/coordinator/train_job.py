@@ -3,41 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from edgepipe.coordinator.checkpoints import Checkpoint, clear_leftovers
 from edgepipe.coordinator.launch import Interface, Running, Tailor, Where, open_model
 from edgepipe.coordinator.loss_plot import draw_loss
 from edgepipe.coordinator.manifest import Manifest, config_hash
 from edgepipe.coordinator.orders import Orders
-from edgepipe.coordinator.planning import How
+from edgepipe.coordinator.planning import How, check_cut
 from edgepipe.coordinator.prepared import Prepared, prepare
-from edgepipe.coordinator.run_folder import RunFolder, check_new, check_run, create_run, open_run
-from edgepipe.coordinator.step_metrics import StepMetrics
+from edgepipe.coordinator.run_folder import RunFolder, check_new, create_run, open_run
+from edgepipe.coordinator.train_asking import how_to_train
 from edgepipe.coordinator.train_batches import Batches, planned_batch
 from edgepipe.coordinator.train_config import TrainConfig
 from edgepipe.coordinator.train_data.loading import TrainingData, load_data
 from edgepipe.coordinator.train_loop import Shown, TrainLoop
 from edgepipe.coordinator.train_resuming import keeping_plan, last_checkpoint
 from edgepipe.coordinator.train_saving import Saver
-from edgepipe.coordinator.train_setup import adapters_of, codecs_of, trained
+from edgepipe.coordinator.train_setup import adapters_of, codecs_of, tailored, trained
 from edgepipe.core import work
 from edgepipe.core.codec_guard import Guard
 from edgepipe.core.commit import Commit
 from edgepipe.core.frame import DType
 from edgepipe.core.loss_scale import LossScale
 from edgepipe.core.pipeline import Plan
-from edgepipe.core.rescheduling import rescheduled, schedule_of
+from edgepipe.core.rescheduling import schedule_of
 from edgepipe.core.schedule import Schedule
 from edgepipe.core.schedule_choice import Wish
 from edgepipe.core.shuffle import Cursor
 from edgepipe.core.training import Adapters
-from edgepipe.core.work import Objective
-from edgepipe.errors import PlanError
+from edgepipe.errors import PlanError, RunFolderError
 
 
 class TrainInterface(Interface, Shown, Protocol):
@@ -54,38 +53,51 @@ class TrainInterface(Interface, Shown, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What a run came to: its last step, None where none was left to do, and its folder."""
+    """What a run came to: its last line of metrics, and its folder.
 
-    metrics: StepMetrics | None
+    `is_new` tells whether a step was done now.
+    """
+
+    last: Mapping[str, Any]
     folder: Path
+    is_new: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
     """All that is known before a device is asked."""
 
-    config: TrainConfig
-    prepared: Prepared
+    found: _Found
     data: TrainingData
     batch: work.Batch
-    adapters: Adapters | None
     wish: Wish
-    resumed: Checkpoint | None
 
     @property
-    def num_done(self) -> int:
-        """Steps of the checkpoint that is gone on from."""
-        return self.resumed.manifest.step if self.resumed is not None else 0
+    def config(self) -> TrainConfig:
+        """What was asked for."""
+        return self.found.config
+
+    @property
+    def prepared(self) -> Prepared:
+        """The model."""
+        return self.found.prepared
+
+    @property
+    def adapters(self) -> Adapters | None:
+        """What is trained beside frozen weights."""
+        return self.found.adapters
 
     def schedule(self, plan: Plan) -> Schedule:
         """The actions of a full step."""
         return schedule_of(plan, self.wish)
 
-    @property
-    def tailor(self) -> Tailor:
+    def tailor(self, how: How) -> Tailor:
         """Makes a plan and a deployment those of a run."""
+        max_positions = self.batch.longest or self.batch.sequence_length
         return Tailor(
-            plan=lambda plan: rescheduled(plan, self.schedule(plan)),
+            plan=lambda planned: tailored(
+                planned, self.wish, how, shape=self.prepared.shape, max_positions=max_positions
+            ),
             deployment=lambda deployment, plan: trained(
                 deployment,
                 plan,
@@ -127,9 +139,27 @@ async def train(
 
     Raises whatever is wrong with it, before a device is asked where that can be known.
     """
-    run = await _prepare(config, where.home, wish, resume, interface)
-    if resume is not None and run.num_done >= config.steps:
-        return Trained(metrics=None, folder=resume)
+    with ExitStack() as stack:
+        resumed = None
+        if resume is not None:  # nobody else goes on with it meanwhile
+            resumed = stack.enter_context(await asyncio.to_thread(open_run, resume))
+        return await _train(config, where, how, wish=wish, resumed=resumed, interface=interface)
+
+
+async def _train(
+    config: TrainConfig,
+    where: Where,
+    how: How,
+    *,
+    wish: Wish,
+    resumed: RunFolder | None,
+    interface: TrainInterface,
+) -> Trained:
+    resume = None if resumed is None else resumed.path
+    found = await _find(config, where.home, resume, interface)
+    if resumed is not None and found.num_done >= config.steps:
+        return await asyncio.to_thread(_ended, resumed, is_new=False)
+    run = await _prepare(found, wish, interface)
     how = _planned_how(run, how, resume)
     max_positions = run.batch.longest or run.batch.sequence_length
     async with open_model(
@@ -138,23 +168,52 @@ async def train(
         how,
         max_positions=max_positions,
         interface=interface,
-        tailor=run.tailor,
+        tailor=run.tailor(how),
     ) as running:
-        with await asyncio.to_thread(_folder, run, running.plan, resume) as folder:
-            async with _loop(run, running, folder, interface) as loop:
-                interface.starting(running, config)
-                metrics = await loop.run()
-            await asyncio.to_thread(draw_loss, folder.path, folder.metrics.read())
-    return Trained(metrics=metrics, folder=folder.path)
+        with _folder(run, running.plan, resumed) as folder:
+            with _drawn(folder):
+                async with _loop(run, running, folder, interface) as loop:
+                    interface.starting(running, config)
+                    await loop.run()
+            return await asyncio.to_thread(_ended, folder, is_new=True)
 
 
-async def _prepare(
-    config: TrainConfig,
-    home: Path,
-    wish: Wish,
-    resume: Path | None,
-    interface: TrainInterface,
-) -> _Run:
+def _ended(folder: RunFolder, *, is_new: bool) -> Trained:
+    """The run as its folder tells it; its picture is drawn."""
+    lines = folder.metrics.read()
+    draw_loss(folder.path, lines)
+    return Trained(last=lines[-1] if lines else {}, folder=folder.path, is_new=is_new)
+
+
+@contextmanager
+def _drawn(folder: RunFolder) -> Iterator[None]:
+    """Draw the loss of a run that ends early too; what ended it is what is told."""
+    try:
+        yield
+    except BaseException:
+        with suppress(RunFolderError):
+            draw_loss(folder.path, folder.metrics.read())
+        raise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What is known before the data is read."""
+
+    config: TrainConfig
+    prepared: Prepared
+    adapters: Adapters | None
+    resumed: Checkpoint | None
+
+    @property
+    def num_done(self) -> int:
+        """Steps of the checkpoint that is gone on from."""
+        return self.resumed.manifest.step if self.resumed is not None else 0
+
+
+async def _find(
+    config: TrainConfig, home: Path, resume: Path | None, interface: TrainInterface
+) -> _Found:
     prepared = await prepare(config.model, home=home)
     _check_length(config, prepared)
     adapters = await asyncio.to_thread(_adapters, config, prepared)
@@ -162,20 +221,26 @@ async def _prepare(
     if resume is None:
         await asyncio.to_thread(check_new, config.output)
     else:
-        await asyncio.to_thread(check_run, resume)
-        resumed = await asyncio.to_thread(last_checkpoint, resume, config, prepared, adapters)
-    tokenizer = await asyncio.to_thread(prepared.model.tokenizer)
+        await asyncio.to_thread(clear_leftovers, resume)
+        resumed, refused = await asyncio.to_thread(
+            last_checkpoint, resume, config, prepared, adapters
+        )
+        for sentence in refused:
+            interface.noted(f"{sentence} Going on from an earlier one.")
+    return _Found(config=config, prepared=prepared, adapters=adapters, resumed=resumed)
+
+
+async def _prepare(found: _Found, wish: Wish, interface: TrainInterface) -> _Run:
+    config = found.config
+    tokenizer = await asyncio.to_thread(found.prepared.model.tokenizer)
     data = await load_data(
         config.data, tokenizer, seed=config.seed, on_progress=interface.tokenising
     )
     return _Run(
-        config=config,
-        prepared=prepared,
+        found=found,
         data=data,
         batch=planned_batch(config, data.train, data.held_out),
-        adapters=adapters,
         wish=wish,
-        resumed=resumed,
     )
 
 
@@ -202,29 +267,25 @@ def _adapters(config: TrainConfig, prepared: Prepared) -> Adapters | None:
 
 def _planned_how(run: _Run, how: How, resume: Path | None) -> How:
     """How to plan for training; a run that is resumed keeps its plan where that is possible."""
-    how = replace(
-        how,
-        objective=Objective.TRAIN,
-        batch=run.batch,
-        dtype=how.dtype or run.config.run.dtype,
-    )
-    return keeping_plan(how, resume) if resume is not None else how
+    shape = run.prepared.shape
+    how = how_to_train(how, run.config, run.batch, run.wish, shape)
+    check_cut(how, shape)
+    return keeping_plan(how, resume, shape) if resume is not None else how
 
 
-def _folder(run: _Run, plan: Plan, resume: Path | None) -> RunFolder:
+@contextmanager
+def _folder(run: _Run, plan: Plan, resumed: RunFolder | None) -> Iterator[RunFolder]:
     """The run's folder, new or cut back to the checkpoint that is gone on from."""
-    if resume is None:
-        return create_run(run.config.output, config=run.config.to_toml(), plan=plan.to_json())
-    folder = open_run(resume)
-    try:
-        clear_leftovers(resume)
-        folder.write_config(replace(run.config, output=resume.resolve()).to_toml())
-        folder.write_plan(plan.to_json())
-        folder.cut_back(run.num_done)
-    except BaseException:
-        folder.close()
-        raise
-    return folder
+    if resumed is None:
+        new = create_run(run.config.output, config=run.config.to_toml(), plan=plan.to_json())
+        with new as folder:
+            yield folder
+        return
+    output = resumed.path.resolve()
+    resumed.write_config(replace(run.config, output=output).to_toml())
+    resumed.write_plan(plan.to_json())
+    resumed.cut_back(run.found.num_done)
+    yield resumed
 
 
 @asynccontextmanager
@@ -238,7 +299,13 @@ async def _loop(
     half = plan.inputs.dtype is DType.FLOAT16
     async with asyncio.TaskGroup() as tasks:
         listening = tasks.create_task(orders.listen())
-        saver = Saver(orders=orders, run=folder.path, keep=config.run.keep_checkpoints, tasks=tasks)
+        saver = Saver(
+            orders=orders,
+            run=folder.path,
+            keep=config.run.keep_checkpoints,
+            tasks=tasks,
+            after=lambda: draw_loss(folder.path, folder.metrics.read()),
+        )
         loop = TrainLoop(
             config=config,
             plan=plan,
@@ -263,8 +330,8 @@ async def _loop(
             shown=shown,
             codecs=codecs_of(plan),
         )
-        if run.resumed is not None:
-            await saver.restore(run.resumed)
-            loop.go_on(run.resumed.manifest)
+        if (resumed := run.found.resumed) is not None:
+            await saver.restore(resumed)
+            loop.go_on(resumed.manifest)
         yield loop
         listening.cancel()

@@ -84,6 +84,7 @@ class TrainLoop:
     codecs: BoundaryCodecs
     step: int = 0
     cursor: Cursor = field(default_factory=Cursor)
+    codec_steps: int = 0
     _ended_s: float = field(default_factory=time.perf_counter)
 
     async def run(self) -> StepMetrics | None:
@@ -91,6 +92,7 @@ class TrainLoop:
         metrics = None
         if self.step == 0 and self.config.mode is TrainMode.LORA:
             await self.saver.save(self._facts(), 0)
+            await self.saver.finish()
         first_eval = await self._evaluated() if self.step == 0 else None
         given = self._give(self.step + 1) if self.step < self.config.steps else None
         while given is not None:
@@ -106,6 +108,8 @@ class TrainLoop:
     def go_on(self, manifest: Manifest) -> None:
         """From a checkpoint that the stages have taken."""
         self.step, self.cursor = manifest.step, manifest.cursor
+        for _ in range(manifest.codec_steps):
+            self._step_up()
         if self.commit.loss_scale is not None:
             self.commit.loss_scale = manifest.loss_scale or self.commit.loss_scale
 
@@ -205,6 +209,7 @@ class TrainLoop:
             step=self.step,
             cursor=cursor or self.cursor,
             loss_scale=self.commit.loss_scale,
+            codec_steps=self.codec_steps,
         )
 
     async def _evaluated(self) -> float | None:
@@ -239,12 +244,16 @@ class TrainLoop:
         examples = given.batch.batch.microbatches[0]
         found = await self._compared(examples)
         if self.guard.is_over(found["codec_loss_error"]):
-            self.codecs = self.codecs.stepped_up()
+            self._step_up()
             self.shown.noted(
                 f"the codecs changed the loss by {found['codec_loss_error']:.1%}: from now on "
                 f"{', '.join(self.codecs.forward)} down and {', '.join(self.codecs.backward)} up"
             )
         return found
+
+    def _step_up(self) -> None:
+        self.codecs = self.codecs.stepped_up()
+        self.codec_steps += 1
 
     async def _compared(self, examples: Sequence[Example]) -> dict[str, float]:
         """The loss with codecs against that without; the gradients too, where they fit twice."""
@@ -267,6 +276,5 @@ class TrainLoop:
     async def _rehearsed(
         self, examples: Sequence[Example], codecs: BoundaryCodecs
     ) -> tuple[StageReady, ...]:
-        return await self.orders.ready(
-            self.orders.give(self.batches.rehearsal(examples, self.step, codecs))
-        )
+        batch = self.batches.rehearsal(examples, self.step, scale=self.commit.scale, codecs=codecs)
+        return await self.orders.ready(self.orders.give(batch))

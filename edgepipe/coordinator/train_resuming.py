@@ -8,11 +8,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from edgepipe.coordinator.checkpoints import Checkpoint, latest, read_checkpoint, steps
+from edgepipe.coordinator.checkpoints import Checkpoint, newest_sound
 from edgepipe.coordinator.manifest import config_hash
 from edgepipe.coordinator.planning import How
 from edgepipe.coordinator.prepared import Prepared
+from edgepipe.coordinator.same_data import check_same_data
 from edgepipe.coordinator.train_config import TrainConfig
+from edgepipe.core.model import ModelShape
 from edgepipe.core.pipeline import Plan
 from edgepipe.core.training import Adapters
 from edgepipe.errors import CheckpointError, PlanError
@@ -20,14 +22,15 @@ from edgepipe.errors import CheckpointError, PlanError
 
 def last_checkpoint(
     resume: Path, config: TrainConfig, prepared: Prepared, adapters: Adapters | None
-) -> Checkpoint | None:
-    """The one to go on from; None of a run that ended before its first.
+) -> tuple[Checkpoint | None, tuple[str, ...]]:
+    """The one to go on from, and why not from a later one; None of a run that ended before.
 
-    Raises CheckpointError where it is of another model, mode or seed.
+    Raises CheckpointError where it is of another model, mode or seed, or none is sound, and
+    UsageError where the config learns from something else.
     """
-    if not steps(resume):
-        return None
-    found = read_checkpoint(resume, latest(resume))
+    found, refused = newest_sound(resume)
+    if found is None:
+        return None, ()
     manifest = found.manifest
     asked = {
         "mode": (config.mode, manifest.mode),
@@ -42,13 +45,14 @@ def last_checkpoint(
                 f"{found.folder} is of another {what} than the config: go on with the run's own "
                 f"{resume / 'config.toml'}, or start a new one"
             )
-    return found
+    check_same_data(resume, config)
+    return found, refused
 
 
-def keeping_plan(how: How, resume: Path) -> How:
+def keeping_plan(how: How, resume: Path, shape: ModelShape) -> How:
     """How to plan for a run that is resumed: as before, where that is what is asked for now."""
     plan = _read_plan(resume / "plan.json")
-    if plan is None or how.pinned is not None or not _suits(plan, how):
+    if plan is None or how.pinned is not None or not _suits(plan, how, shape):
         return how
     return replace(how, preferred=plan)
 
@@ -61,9 +65,11 @@ def _read_plan(file: Path) -> Plan | None:
         return None
 
 
-def _suits(plan: Plan, how: How) -> bool:
-    """Whether a plan has all that is asked for."""
+def _suits(plan: Plan, how: How, shape: ModelShape) -> bool:
+    """Whether a plan is of the model, and has all that is asked for."""
     asked: list[tuple[Any, Any]] = [
+        (shape.name, plan.model),
+        (shape.num_layers, plan.num_layers),
         (how.batch, plan.inputs.batch),
         (how.dtype, plan.inputs.dtype),
         (how.strategy, plan.strategy),

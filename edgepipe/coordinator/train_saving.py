@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +19,16 @@ from edgepipe.wire.v1 import stage_pb2
 
 @dataclass(slots=True, kw_only=True)
 class Saver:
-    """Writes one checkpoint at a time, while training goes on. `keep` is 0 for all."""
+    """Writes one checkpoint at a time, while training goes on. `keep` is 0 for all.
+
+    `after` is done in a thread once one is written.
+    """
 
     orders: Orders
     run: Path
     keep: int
     tasks: asyncio.TaskGroup
+    after: Callable[[], None]
     _saving: asyncio.Task[None] | None = None
 
     async def save(self, facts: Manifest, order: int) -> None:
@@ -51,6 +55,7 @@ class Saver:
             await asyncio.to_thread(writer.commit)
         finally:
             await asyncio.to_thread(writer.close)
+        await asyncio.to_thread(self.after)
         if self.keep:
             await asyncio.to_thread(partial(prune, self.run, keep=self.keep))
 

@@ -19,6 +19,7 @@ from edgepipe.coordinator.deployment import Deployment, TrainingSetup
 from edgepipe.coordinator.launch import Interface, Running, Tailor, Where, open_model
 from edgepipe.coordinator.one_step import OneStep, Trial
 from edgepipe.coordinator.orders import Batch, BoundaryCodecs, Orders
+from edgepipe.coordinator.planned import Planned
 from edgepipe.coordinator.planning import How
 from edgepipe.coordinator.prepared import Prepared
 from edgepipe.coordinator.trial_plan import trained_plan
@@ -49,9 +50,9 @@ class _Taking:
     def tailor(self) -> Tailor:
         return Tailor(plan=self._plan, deployment=self._deployment)
 
-    def _plan(self, plan: Plan) -> Plan:
+    def _plan(self, planned: Planned) -> Plan:
         """The same stages, with what training takes of their memory."""
-        return trained_plan(plan, self.prepared.shape, self.trial)
+        return trained_plan(planned.plan, self.prepared.shape, self.trial)
 
     def _deployment(self, deployment: Deployment, plan: Plan) -> Deployment:
         rows = self.trial.rows

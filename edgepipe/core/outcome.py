@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from edgepipe.core.compression import Table, compression_of, less_lossy
 from edgepipe.core.costs import Cost, cost
+from edgepipe.core.depths import Depths, best_depths, steady_depths
 from edgepipe.core.frame import Codec
 from edgepipe.core.hop import Frame, Place
 from edgepipe.core.posing import Asked, Case, posed, train_seconds
@@ -26,13 +27,17 @@ Simulated = Simulation[Action] | Simulation[Visit]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Outcome:
-    """What a placement comes to; `seconds` compares between settings of one objective."""
+    """What a placement comes to; `seconds` compares between settings of one objective.
+
+    `depths` are in training the microbatches that each stage holds.
+    """
 
     case: Case
     placement: Placement
     cost: Cost
     simulation: Simulated
     seconds: float
+    depths: Depths = ()
 
     @property
     def bubble(self) -> float:
@@ -56,10 +61,19 @@ def play(asked: Asked, case: Case, placement: Placement) -> Outcome:
     )
 
 
-def play_by(asked: Asked, case: Case, placement: Placement, wish: Wish) -> tuple[Outcome, Schedule]:
-    """Simulate a training step by a schedule of the user's choice; that schedule."""
+def play_by(
+    asked: Asked, case: Case, placement: Placement, wish: Wish, depths: Depths | None = None
+) -> tuple[Outcome, Schedule]:
+    """Simulate a training step by a schedule of the user's choice; that schedule.
+
+    For 1f1b-k with these depths, or with those that hide the hops.
+    """
     found = cost(case.problem, placement)
-    schedule = wish.schedule(len(placement), case.setting.num_microbatches, found.inflight)
+    num_microbatches = case.setting.num_microbatches
+    if depths is None:
+        period_s = found.bottleneck.seconds
+        depths = steady_depths(found.inflight, found.hop_s, period_s, num_microbatches)
+    schedule = wish.schedule(len(placement), num_microbatches, depths)
     simulation = _train(asked, case, placement, schedule)
     outcome = Outcome(
         case=case,
@@ -67,11 +81,34 @@ def play_by(asked: Asked, case: Case, placement: Placement, wish: Wish) -> tuple
         cost=found,
         simulation=simulation,
         seconds=simulation.seconds + found.return_s + found.update_s + _fixed_s(case),
+        depths=tuple(schedule.inflight(stage) for stage in range(schedule.num_stages)),
     )
     return outcome, schedule
 
 
 def refine(asked: Asked, best: Outcome) -> Outcome:
+    """The same with less lossy codecs wherever they cost next to nothing, and the best depths."""
+    best = _less_lossy(asked, best)
+    return deepened(asked, best) if best.depths else best
+
+
+def deepened(asked: Asked, outcome: Outcome) -> Outcome:
+    """A training step with the depths that are fastest of all nearby."""
+    case, placement = outcome.case, outcome.placement
+
+    def played(depths: Depths) -> Outcome:
+        return play_by(asked, case, placement, Wish(), depths)[0]
+
+    depths = best_depths(
+        outcome.depths,
+        outcome.cost.inflight,
+        case.setting.num_microbatches,
+        lambda depths: played(depths).seconds,
+    )
+    return outcome if depths == outcome.depths else played(depths)
+
+
+def _less_lossy(asked: Asked, best: Outcome) -> Outcome:
     """The same with less lossy codecs wherever they cost next to nothing."""
     if asked.codec is not None or asked.codec_backward is not None:
         return best

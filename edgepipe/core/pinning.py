@@ -22,9 +22,11 @@ def placed(asked: Asked, plan: Plan) -> Placement:
 
 
 def codecs_of(asked: Asked, plan: Plan, placement: Placement) -> Table:
-    """The codecs of the plan's boundaries; none on any other link."""
+    """The codecs of the plan's boundaries, in training of gradients too; none on other links."""
     num = len(asked.survey.devices)
     rows = [[Codec.NONE] * num for _ in range(num)]
-    for (sender, receiver), stage in zip(pairwise(placement), plan.stages, strict=False):
-        rows[sender.device][receiver.device] = stage.codec_forward
+    boundaries = zip(pairwise(placement), pairwise(plan.stages), strict=True)
+    for (sender, receiver), (above, below) in boundaries:
+        rows[sender.device][receiver.device] = above.codec_forward
+        rows[receiver.device][sender.device] = below.codec_backward or Codec.NONE
     return tuple(tuple(row) for row in rows)

@@ -6,19 +6,22 @@ from typing import assert_never
 
 from edgepipe.core.fit import Shortage
 from edgepipe.core.pipeline import Plan
+from edgepipe.core.schedule import ScheduleName
 from edgepipe.core.size import human_size
 from edgepipe.core.work import Objective
 from edgepipe.errors import DoesNotFit
 
 
-def require_fit(plan: Plan) -> None:
-    """Raises DoesNotFit where memory is short: how much is missing, where, and what would help."""
+def require_fit(plan: Plan, *, schedule: str | None = None) -> None:
+    """Raises DoesNotFit where memory is short: how much is missing, where, and what would help.
+
+    `schedule` is one by which a plan does not fit that fitted by its own, 1f1b-k.
+    """
     if plan.feasible:
         return
     missing = ", ".join(_missing(shortage) for shortage in plan.shortages)
-    raise DoesNotFit(
-        f"{plan.model} needs {missing}; {_remedy(plan)}", short_by_bytes=plan.short_by_bytes
-    )
+    remedy = _remedy(plan) if schedule is None else _schedule_remedy(plan, schedule)
+    raise DoesNotFit(f"{plan.model} needs {missing}; {remedy}", short_by_bytes=plan.short_by_bytes)
 
 
 def _missing(shortage: Shortage) -> str:
@@ -41,6 +44,16 @@ def _remedy(plan: Plan) -> str:
             return "another machine or a smaller dtype would help"
         case _:
             assert_never(plan.objective)
+
+
+def _schedule_remedy(plan: Plan, schedule: str) -> str:
+    """Activations that are computed again take no memory meanwhile."""
+    most = max(stage.inflight for stage in plan.stages)
+    again = "" if plan.recompute else ", and recompute = true makes it need less"
+    return (
+        f"the schedule {schedule} has {most} microbatches in flight: "
+        f'schedule = "{ScheduleName.ONE_F_ONE_B_K}" in [plan] fits{again}'
+    )
 
 
 def _weights_fit(plan: Plan, shortage: Shortage) -> bool:

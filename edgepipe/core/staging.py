@@ -19,7 +19,8 @@ def stages_of(
     asked: Asked, case: Case, placement: Placement, outcome: Outcome | None
 ) -> tuple[Stage, ...]:
     """The stages of a placement in one setting; `outcome` is None where it does not fit."""
-    inflight = _inflight(case, placement)
+    inflight = outcome.depths if outcome is not None else ()
+    inflight = inflight or _inflight(case, placement)
     busy = (0.0,) * len(placement) if outcome is None else outcome.simulation.busy_share
     times = stage_times(asked, case, placement)
     devices = [stage.device for stage in placement]

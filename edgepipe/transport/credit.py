@@ -13,11 +13,13 @@ class Credit:
 
     A credit goes back with the next chunk of data, or alone once three quarters of those granted
     are owed. Until then the peer, were it out of credits, would still have frames here that wait:
-    nobody idles for it, and most of the credit messages are saved.
+    nobody idles for it, and most of the credit messages are saved. An `eager` end gives each back
+    at once: where frames are large, and may be consumed in another order than they came.
     """
 
     granted: int
     ceiling: int
+    eager: bool = False
     held: int = 0
     owed: int = 0
     spent: int = 0
@@ -30,7 +32,11 @@ class Credit:
     @property
     def due(self) -> bool:
         """Whether credits should go back without waiting for data."""
-        return self.owed >= max(1, self.granted - max(1, self.granted // 4))
+        return self.owed >= (1 if self.eager else self._many)
+
+    @property
+    def _many(self) -> int:
+        return max(1, self.granted - max(1, self.granted // 4))
 
     def spend(self) -> None:
         """A frame is sent."""

@@ -36,6 +36,7 @@ class Welcome:
     hello: Hello
     take: Callable[[StreamLink], None]
     max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
+    eager: bool = False
 
 
 Accept = Callable[[Hello], Awaitable[Welcome]]
@@ -108,6 +109,7 @@ async def dial(
     method: str = "Boundary",
     max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
     deadline_s: float = HELLO_DEADLINE_S,
+    eager: bool = False,
 ) -> StreamLink:
     """Open a boundary to the stage at the other end of `channel`; `peer` names it in errors.
 
@@ -118,7 +120,7 @@ async def dial(
     pipe, answer, _ = await open_pipe(
         channel, hello_message(hello), peer=peer, method=method, deadline_s=deadline_s
     )
-    credit = Credit(granted=hello.credits, ceiling=answer.credits)
+    credit = Credit(granted=hello.credits, ceiling=answer.credits, eager=eager)
     return StreamLink(pipe, credit=credit, max_frame_bytes=max_frame_bytes)
 
 
@@ -154,7 +156,7 @@ def boundary_handler(accept: Accept) -> grpc.RpcMethodHandler[bytes, bytes]:
 async def serve_link(context: Context, hello: Hello, welcome: Welcome) -> None:
     """Answer a hello, hand the link over, and return once it has ended."""
     await context.write(hello_message(welcome.hello))
-    credit = Credit(granted=welcome.hello.credits, ceiling=hello.credits)
+    credit = Credit(granted=welcome.hello.credits, ceiling=hello.credits, eager=welcome.eager)
     link = StreamLink(
         _AcceptedPipe(context), credit=credit, max_frame_bytes=welcome.max_frame_bytes
     )

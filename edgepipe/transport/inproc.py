@@ -67,12 +67,15 @@ def pair(
     credits: int,  # noqa: A002 -- the transport's own term
     *,
     max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+    eager: bool = False,
 ) -> tuple[StreamLink, StreamLink]:
     """Two connected ends, each ready to hold `credits` frames. Call it inside a running loop."""
     there, back = _Lane(), _Lane()
     first, second = (
         StreamLink(
-            pipe, credit=Credit(granted=credits, ceiling=credits), max_frame_bytes=max_frame_bytes
+            pipe,
+            credit=Credit(granted=credits, ceiling=credits, eager=eager),
+            max_frame_bytes=max_frame_bytes,
         )
         for pipe in (_LanePipe(there, back), _LanePipe(back, there))
     )

@@ -134,7 +134,7 @@ async def running_pipeline(
     last = len(engines) - 1
     async with AsyncExitStack() as stack:
         credits_of = (max(each.forward, each.backward) for each in count_credits(schedule))
-        boundaries = [inproc.pair(count) for count in credits_of]
+        boundaries = [inproc.pair(count, eager=True) for count in credits_of]
         ring = inproc.pair(8) if last else None
         for pair in [*boundaries, *([ring] if ring else [])]:
             for end in pair:

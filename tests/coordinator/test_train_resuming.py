@@ -13,6 +13,7 @@ from on_paper import llama, machine, surveyed
 from edgepipe.coordinator.planning import How, make_plan
 from edgepipe.coordinator.train_resuming import keeping_plan
 from edgepipe.core.frame import Codec, DType
+from edgepipe.core.model import ModelShape
 from edgepipe.core.pipeline import Plan
 from edgepipe.core.work import Batch, Objective, Strategy, TrainMode
 
@@ -60,23 +61,28 @@ CHANGING: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("changes", KEEPING.values(), ids=KEEPING.keys())
 def test_the_plan_is_kept(run: Path, plan: Plan, changes: dict[str, Any]) -> None:
-    assert keeping_plan(replace(HOW, **changes), run).preferred == plan
+    assert keeping_plan(replace(HOW, **changes), run, MODEL).preferred == plan
 
 
 @pytest.mark.parametrize("changes", CHANGING.values(), ids=CHANGING.keys())
 def test_what_is_asked_for_is_planned(run: Path, changes: dict[str, Any]) -> None:
     how = replace(HOW, **changes)
-    assert keeping_plan(how, run) == how
+    assert keeping_plan(how, run, MODEL) == how
 
 
 def test_its_own_split_keeps_it_and_another_does_not(run: Path, plan: Plan) -> None:
     (cut,) = (stage.first for stage in plan.stages[1:])
-    assert keeping_plan(replace(HOW, split=(cut,)), run).preferred == plan
-    assert keeping_plan(replace(HOW, split=(cut % 3 + 1,)), run).preferred is None
+    assert keeping_plan(replace(HOW, split=(cut,)), run, MODEL).preferred == plan
+    assert keeping_plan(replace(HOW, split=(cut % 3 + 1,)), run, MODEL).preferred is None
+
+
+@pytest.mark.parametrize("other", [llama(num_layers=5), llama(num_layers=4, name="another")])
+def test_a_plan_of_another_model_is_not_kept(run: Path, other: ModelShape) -> None:
+    assert keeping_plan(HOW, run, other) == HOW
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"schema": 1}'])
 def test_a_plan_that_cannot_be_read_is_made_anew(tmp_path: Path, text: str) -> None:
-    assert keeping_plan(HOW, tmp_path) == HOW
+    assert keeping_plan(HOW, tmp_path, MODEL) == HOW
     (tmp_path / "plan.json").write_text(text)
-    assert keeping_plan(HOW, tmp_path) == HOW
+    assert keeping_plan(HOW, tmp_path, MODEL) == HOW

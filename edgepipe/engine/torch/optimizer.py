@@ -57,7 +57,7 @@ class StageOptimizer:
             self._aside = now
             return 0.0
         both = ((a, b) for a, b in zip(aside, now, strict=True) if a is not None and b is not None)
-        return sum(float((a * b).sum(dtype=torch.float64)) for a, b in both)
+        return sum(float(torch.dot(a.flatten(), b.flatten())) for a, b in both)
 
     def apply(self, update: Update) -> None:
         """Scale the gradients, step, forget the gradients."""

@@ -92,7 +92,8 @@ class Passes:
         self._model.train()
         torch.autograd.backward((kept.end,), (self._end_gradient(kept, gradient),))
         if self._embedding:
-            sound = all(_is_finite(p.grad) for p in self._watched if p.grad is not None)
+            watched = [p.grad for p in self._watched if p.grad is not None]
+            sound = not watched or _is_finite(torch.nn.utils.get_total_norm(watched))
             return Backwarded(broken=None if sound else _broken(microbatch, "gradients"))
         assert kept.entry.grad is not None, "the stage's input is a leaf of the graph"
         rows = kept.padding.take(kept.entry.grad).to(self._dtype)

@@ -72,6 +72,8 @@ def restore_unit(
     if given != unit.keys() or f"#{STEP}" not in tensors:
         odd = next(iter(sorted(given ^ unit.keys())), f"#{STEP}")
         raise _damaged(name, odd)
+    if tensors[f"#{STEP}"].numel() != 1:
+        raise _damaged(name, f"#{STEP}")
     num_steps = int(tensors[f"#{STEP}"])
     moments = {each: _moments(each, tensors) for each in unit}
     for each, parameter in unit.items():

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgepipe.core.frame import DType
 from edgepipe.core.order import MAX_SEQUENCES, Order
 from edgepipe.core.schedule import MAX_MICROBATCHES, Action
 from edgepipe.core.training import (
@@ -35,6 +36,8 @@ from edgepipe.wire.v1 import stage_pb2
 MAX_RANK = 1 << 12
 MAX_TARGET_MODULES = 1 << 8
 MAX_TOKENS = 1 << 20
+BETA = 1 - 1e-9
+"""A moment that forgets nothing would be divided by nothing."""
 
 
 def fill_training(wire: stage_pb2.Training, training: Training) -> None:
@@ -63,13 +66,19 @@ def training_from_wire(wire: stage_pb2.Training) -> Training:
         recompute=wire.recompute,
         optimizer=AdamW(
             weight_decay=_within("weight decay", wire.weight_decay, 0, 1),
-            betas=(_within("beta", wire.beta1, 0, 1), _within("beta", wire.beta2, 0, 1)),
+            betas=(_within("beta", wire.beta1, 0, BETA), _within("beta", wire.beta2, 0, BETA)),
             eps=_within("eps", wire.eps, 0, 1),
             eight_bit=wire.eight_bit,
         ),
         adapters=None if wire.full else _adapters(wire),
-        dtype=dtype_from_wire(wire.dtype),
+        dtype=_float(dtype_from_wire(wire.dtype)),
     )
+
+
+def _float(dtype: DType) -> DType:
+    if dtype is DType.INT64:
+        raise WireError("a stage trains in float32, bfloat16 or float16")
+    return dtype
 
 
 def _adapters(wire: stage_pb2.Training) -> Adapters:
