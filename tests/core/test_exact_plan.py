@@ -206,7 +206,8 @@ def test_recomputation_is_taken_where_only_it_fits() -> None:
     work = replace(
         asked.work, batch=Batch(mode=TrainMode.LORA, sequences=4, sequence_length=512, rank=4)
     )
-    roomy = Asked.of(asked.model, asked.survey, work)
+    machines = (machine("a", limit=8 * GIB), machine("b", limit=8 * GIB))
+    roomy = Asked.of(asked.model, surveyed(asked.model, machines), work)
     assert not plan(roomy, strategy=Strategy.EXACT).recompute
     needed = {
         case.setting.recompute: int(case.problem.stage_bytes[0, -1])

@@ -102,7 +102,8 @@ def test_the_codecs_of_both_ways_are_read_back_from_the_stages(codec: Codec | No
     setting = Setting(objective=Objective.TRAIN, num_microbatches=MICROBATCHES)
     placement = placed(posed, own)
     case = pose(posed, setting, codecs_of(posed, own, placement))
-    outcome, _ = play_by(posed, case, placement, Wish())
+    depths = tuple(stage.inflight for stage in own.stages)
+    outcome, _ = play_by(posed, case, placement, Wish(), depths)
     assert own.predicted is not None
     assert own.predicted.step_s == pytest.approx(outcome.seconds)
 
