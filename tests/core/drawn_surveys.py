@@ -14,6 +14,7 @@ from edgepipe.core.posing import Asked
 from edgepipe.core.problem import Nic
 from edgepipe.core.speed import CodecSpeed, Curve, DeviceSpeed, ItemSpeed, Link
 from edgepipe.core.survey import Survey
+from edgepipe.core.training_fit import LIBRARY_BYTES
 from edgepipe.core.work import Batch, Objective, TrainMode, Work
 
 MIB = 1 << 20
@@ -30,10 +31,12 @@ def drawn_model(rng: Random) -> ModelShape:
     )
 
 
-def drawn_survey(rng: Random, model: ModelShape, *, most: int = 4, tight: bool = False) -> Survey:
+def drawn_survey(
+    rng: Random, model: ModelShape, *, most: int = 4, tight: bool = False, beside: int = 0
+) -> Survey:
     """Two devices to `most`, often two on a node, with pools, Wi-Fi, and memory that may bite."""
     num = rng.randint(2, most)
-    devices = tuple(_machine(rng, model, index, tight=tight) for index in range(num))
+    devices = tuple(_machine(rng, model, index, tight=tight, beside=beside) for index in range(num))
     nodes = sorted({device.node for device in devices})
     speed = rng.choice([1e5, 1e6, 1e8])
     return Survey(
@@ -62,14 +65,14 @@ def drawn_survey(rng: Random, model: ModelShape, *, most: int = 4, tight: bool =
     )
 
 
-def _machine(rng: Random, model: ModelShape, index: int, *, tight: bool) -> Candidate:
+def _machine(rng: Random, model: ModelShape, index: int, *, tight: bool, beside: int) -> Candidate:
     node = rng.choice([f"n{index}", f"n{index}", "shared"])
     weights = 2 * sum(model.parameters.values())
     room = rng.uniform(0.3, 1.5) if tight else 40
     return machine(
         node,
         f"cuda:{index}",
-        limit=int(MIB + room * weights),
+        limit=int(beside + MIB + room * weights),
         baseline=MIB // 2,
         pool=rng.choice([None, "ram"]),
     )
@@ -127,7 +130,11 @@ def drawn(
     rng = Random(seed)
     model = drawn_model(rng)
     survey = drawn_survey(
-        rng, model, most=most, tight=rng.random() < 0.6 if tight is None else tight
+        rng,
+        model,
+        most=most,
+        tight=rng.random() < 0.6 if tight is None else tight,
+        beside=LIBRARY_BYTES if objective is Objective.TRAIN else 0,
     )
     nodes = sorted({device.node for device in survey.devices})
     rng.shuffle(nodes)
