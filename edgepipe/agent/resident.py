@@ -11,7 +11,9 @@ from pathlib import Path
 import psutil
 import torch
 
-TRAINING_MAP_BYTES = 1 << 20
+from edgepipe.core.training_fit import MAPPED_BYTES
+
+TRAINING_MAP_BYTES = MAPPED_BYTES
 """From 256 KiB on a step takes 40 % longer and holds what is alive alone; from here on 5 %, and of
 large microbatches little more (docs/LOG.md)."""
 USUAL_MAP_BYTES = 32 << 20

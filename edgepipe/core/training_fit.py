@@ -15,6 +15,8 @@ in flight    of each microbatch, per layer: its input where it is computed again
 activations  rows · (8 · hidden + 4 · width) · itemsize     norms, projections, products of the MLP;
              attention keeps no scores (Dao et al. 2022; after Korthikanti et al. 2022)
 gradients    rows · (2 · hidden + 3 · width) · itemsize     of what the MLP multiplies
+             all three 1.4 times where rows · hidden · itemsize is below 1 MiB: such tensors lie in
+             the heap, whose holes glibc before 2.38 hardly uses again (docs/LOG.md)
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ from edgepipe.core.work import Batch, TrainMode
 
 LIBRARY_BYTES = 20 << 20
 """Of peft and of what torch sets up for its first backward; measured, docs/LOG.md."""
+MAPPED_BYTES = 1 << 20
+"""Larger tensors are mapped, each for itself, and leave no hole."""
+_HOLES = 1.4
 _FLOAT32_BYTES = 4
 _ADAPTER_BYTES = 16
 _OPTIMIZER_BYTES = 12
@@ -50,7 +55,7 @@ class Footprint:
     def inflight_bytes(self, item: Item) -> int:
         """What a microbatch in flight leaves with an item."""
         if self.recompute or item in (self.model.embedding, self.model.head):
-            return self.rows * self.model.hidden_size * self.dtype.itemsize
+            return self._bytes(self.model.hidden_size)
         return self.activation_bytes(item)
 
     def adapter_parameters(self, item: Item) -> int:
@@ -63,16 +68,20 @@ class Footprint:
 
     def activation_bytes(self, layer: Item) -> int:
         """What a microbatch's backward needs of a layer."""
-        values = 8 * self.model.hidden_size + 4 * widest(self.model, layer)
-        return self.rows * values * self.dtype.itemsize
+        return self._bytes(8 * self.model.hidden_size + 4 * widest(self.model, layer))
 
     def working_bytes(self, layer: Item) -> int:
         """What a layer takes while it is worked on, and no longer."""
         if not self.recompute:
             return self.activation_bytes(layer)
-        values = 2 * self.model.hidden_size + 3 * widest(self.model, layer)
-        gradients = self.rows * values * self.dtype.itemsize
+        gradients = self._bytes(2 * self.model.hidden_size + 3 * widest(self.model, layer))
         return self.activation_bytes(layer) + gradients
+
+    def _bytes(self, values: int) -> int:
+        """So many values of every token, as they lie in memory."""
+        size = self.rows * self.dtype.itemsize
+        in_heap = size * self.model.hidden_size < MAPPED_BYTES
+        return round(size * values * (_HOLES if in_heap else 1))
 
 
 def held_bytes(footprint: Footprint) -> Ints:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from on_paper import llama
 
@@ -42,19 +44,23 @@ def parameters(model: ModelShape, first: int, end: int) -> int:
     return sum(model.parameters[name] for name in model.tensors(items))
 
 
+def in_heap(bytes_per_row: int) -> int:
+    """With holes around it: a tensor of 24 rows is far smaller than 1 MiB."""
+    return round(ROWS * bytes_per_row * 1.4)
+
+
 def expected(asked: Footprint, first: int, end: int) -> tuple[int, int]:
     """Held, and of each microbatch in flight."""
     model, size = asked.model, asked.dtype.itemsize
     embedding, head = first == 0, end == model.num_layers
     count, layers = parameters(model, first, end), end - first
-    activations = ROWS * (8 * HIDDEN + 4 * WIDTH) * size
-    one_input = ROWS * HIDDEN * size
+    activations, one_input = (in_heap(each * size) for each in (8 * HIDDEN + 4 * WIDTH, HIDDEN))
     foreign = VOCAB * HIDDEN if asked.model.tied and embedding and not head else 0
     states = {
         TrainMode.LORA: 16 * layers * matrices(model),
         TrainMode.FULL: count * (12 + (4 if size < 4 else 0)) - 12 * foreign,
     }[asked.batch.mode]
-    gradients = ROWS * (2 * HIDDEN + 3 * WIDTH) * size if asked.recompute else 0
+    gradients = in_heap((2 * HIDDEN + 3 * WIDTH) * size) if asked.recompute else 0
     held = count * size + states + activations + gradients + (2 * ROWS * VOCAB * 4 if head else 0)
     kept = layers * (one_input if asked.recompute else activations)
     return (20 << 20) + held, kept + (embedding + head) * one_input
@@ -73,6 +79,16 @@ def test_every_stage_holds_what_the_formula_says(
         for end in range(5):
             wanted = expected(asked, first, end) if first < end else (0, 0)
             assert (held[first, end], flying[first, end]) == wanted, (first, end)
+
+
+def test_large_tensors_leave_no_holes() -> None:
+    small, large = (
+        replace(footprint(dtype=DType.FLOAT32), rows=rows) for rows in ((1 << 12) - 1, 1 << 12)
+    )
+    layer = small.model.layers[0]
+    each = (8 * HIDDEN + 4 * WIDTH) * 4
+    assert small.activation_bytes(layer) == round(small.rows * each * 1.4)
+    assert large.activation_bytes(layer) == large.rows * each
 
 
 def test_computing_again_saves_memory_of_microbatches_in_flight_alone() -> None:
