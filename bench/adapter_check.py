@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import torch
 from peft import PeftModel
 from rich.console import Console
 from transformers import AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from edgepipe.coordinator.models import Model, resolve
 from edgepipe.coordinator.train_config_file import read_train_config
@@ -30,6 +32,8 @@ MAX_DIFFERENCE = 1e-3
 
 def main() -> None:
     """Compare, and say so."""
+    disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     parser = argparse.ArgumentParser(prog="bench.adapter_check")
     parser.add_argument("run", type=Path)
     parser.add_argument("adapter", type=Path)
