@@ -20,13 +20,13 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
+from edgepipe.coordinator.checkpoints import checkpoints_folder
 from edgepipe.coordinator.json_lines import JsonLines, writing
 from edgepipe.coordinator.step_metrics import StepMetrics
 from edgepipe.core.step_decision import Decided
 from edgepipe.errors import RunFolderError, UsageError
 from edgepipe.home import write_atomically
 
-CHECKPOINTS = "checkpoints"
 _LOCK = ".lock"
 
 
@@ -44,7 +44,7 @@ class RunFolder:
         self.plan_file = path / "plan.json"
         self.metrics = JsonLines(path=path / "metrics.jsonl")
         self.journal = JsonLines(path=path / "journal.jsonl", synced=True)
-        self.checkpoints = path / CHECKPOINTS
+        self.checkpoints = checkpoints_folder(path)
 
     def __enter__(self) -> Self:
         return self
