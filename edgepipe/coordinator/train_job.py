@@ -26,6 +26,7 @@ from edgepipe.coordinator.train_resuming import keeping_plan, last_checkpoint
 from edgepipe.coordinator.train_saving import Saver
 from edgepipe.coordinator.train_setup import adapters_of, codecs_of, tailored, trained
 from edgepipe.core import work
+from edgepipe.core.cadence import Cadence
 from edgepipe.core.codec_guard import Guard
 from edgepipe.core.commit import Commit
 from edgepipe.core.frame import DType
@@ -326,6 +327,11 @@ async def _loop(
                 loss_scale=LossScale() if half else None,
             ),
             guard=Guard(every=config.run.guard_every, threshold=config.run.guard_threshold),
+            cadence=Cadence(
+                num_steps=config.steps,
+                eval_every=config.run.eval_every,
+                checkpoint_every=config.run.checkpoint_every,
+            ),
             facts=run.facts(plan.inputs.dtype),
             shown=shown,
             codecs=codecs_of(plan),

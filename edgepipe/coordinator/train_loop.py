@@ -19,6 +19,7 @@ from edgepipe.coordinator.step_metrics import StepMetrics
 from edgepipe.coordinator.train_batches import Batches, StepBatch
 from edgepipe.coordinator.train_config import TrainConfig
 from edgepipe.coordinator.train_saving import Saver
+from edgepipe.core.cadence import Cadence
 from edgepipe.core.codec_guard import Guard, cosine, has_room_for_gradients
 from edgepipe.core.commit import Commit
 from edgepipe.core.dataset import Example
@@ -79,6 +80,7 @@ class TrainLoop:
     saver: Saver
     commit: Commit
     guard: Guard
+    cadence: Cadence
     facts: Manifest
     shown: Shown
     codecs: BoundaryCodecs
@@ -115,7 +117,7 @@ class TrainLoop:
 
     def _looks_ahead(self, step: int) -> bool:
         """Whether the next step's tokens may go out before this step is decided."""
-        pauses = self._is_due(self.config.run.eval_every, step) or self._guards(step)
+        pauses = self.cadence.evaluates(step) or self._guards(step)
         return step < self.config.steps and not pauses and self.commit.loss_scale is None
 
     def _give(self, step: int) -> _Given:
@@ -134,14 +136,14 @@ class TrainLoop:
         step_s = ended_s - max(self._ended_s, self.orders.given_s[given.number])
         self.step = given.step
         eval_loss = None
-        if self._is_due(self.config.run.eval_every, given.step):
+        if self.cadence.evaluates(given.step):
             eval_loss = await self._evaluated()
         more = await self._guarded(given)
         metrics = self._metrics(given, reports, decided, step_s)
         extra = {} if first_eval is None else {"eval_loss_before": first_eval}
         metrics = replace(metrics, eval_loss=eval_loss, more={**metrics.more, **extra, **more})
         await asyncio.to_thread(self.folder.add_metrics, metrics)
-        if self._saves(given.step):  # not before the line: a run goes on with the step after it
+        if self.cadence.saves(given.step):  # after the line: a run goes on with the next step's
             await self.saver.save(self._facts(given.batch.cursor), given.number)
         self.shown.stepped(StepDone(metrics=metrics, reports=reports, applied=applied))
         self._ended_s = time.perf_counter() if eval_loss is not None or more else ended_s
@@ -159,7 +161,7 @@ class TrainLoop:
             raise StageError(decided.reason)
         if decided.verdict is Verdict.SKIP:
             self.shown.noted(f"step {given.step} was skipped: {decided.reason}")
-        export = self._saves(given.step)
+        export = self.cadence.saves(given.step)
         self.orders.decide(Decision(order=given.number, update=decided.update, export=export))
         return decided
 
@@ -196,12 +198,6 @@ class TrainLoop:
         return predicted.step_s * batch.padded_tokens / planned.num_tokens
 
     # -------------------------------------------------------------------- every so many steps
-
-    def _is_due(self, every: int, step: int) -> bool:
-        return step == self.config.steps or (every > 0 and step % every == 0)
-
-    def _saves(self, step: int) -> bool:
-        return self._is_due(self.config.run.checkpoint_every, step)
 
     def _facts(self, cursor: Cursor | None = None) -> Manifest:
         return replace(
