@@ -114,6 +114,7 @@ def stage_spec(load: stage_pb2.Load, store: WeightStore) -> StageSpec:
         max_positions=load.max_positions,
         weights=tuple(_part(store, sha256) for sha256 in load.weights),
         options=parse_json(load.options_json),
+        weight_format=convert.weight_format_from_wire(load.weight_format),
     )
 
 

@@ -11,6 +11,7 @@ from edgepipe.core.frame import Codec, DType, JobId
 from edgepipe.core.profile import DeviceProfile, NodeProfile
 from edgepipe.core.schedule_credits import Credits
 from edgepipe.core.training import Training
+from edgepipe.core.weight_format import WeightFormat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,8 @@ class StagePlace:
     head: bool
     parts: tuple[Part, ...]
     codec: Codec
+    engine: str = "torch"
+    weight_format: WeightFormat | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -56,7 +59,6 @@ class Deployment:
     job: JobId
     epoch: int
     stages: tuple[StagePlace, ...]
-    engine: str
     config: Mapping[str, Any]
     dtype: DType
     hidden_size: int
@@ -65,6 +67,7 @@ class Deployment:
     num_groups: int
     max_positions: int
     prefill_chunk: int
+    max_draft: int = 0
     setup: TrainingSetup | None = None
 
     @property

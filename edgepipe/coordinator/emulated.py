@@ -101,6 +101,7 @@ def emulated_deployment(
             head=index == last,
             parts=(),
             codec=codec or Codec.NONE,
+            engine="emulated",
             options={
                 "forward_s": seconds,
                 "hidden_size": HIDDEN_SIZE,
@@ -115,7 +116,6 @@ def emulated_deployment(
         job=JobId(secrets.token_hex(8)),
         epoch=1,
         stages=stages,
-        engine="emulated",
         config={},
         dtype=DType.FLOAT32,
         hidden_size=HIDDEN_SIZE,

@@ -117,7 +117,6 @@ def deployment(
         job=JobId(secrets.token_hex(8)),
         epoch=1,
         stages=stages,
-        engine="torch",
         config=prepared.model.config,
         dtype=chosen.inputs.dtype,
         hidden_size=prepared.shape.hidden_size,

@@ -138,7 +138,7 @@ class StageClient:
             fence=fence,
             stage=self.stage,
             num_stages=len(deployment.stages),
-            engine=deployment.engine,
+            engine=place.engine,
             config_json=json.dumps(deployment.config, sort_keys=True),
             first=place.first,
             end=place.end,
@@ -154,6 +154,8 @@ class StageClient:
             weights=[part.sha256 for part in place.parts],
             options_json=json.dumps(place.options, sort_keys=True),
             num_groups=deployment.num_groups,
+            weight_format=convert.weight_format_to_wire(place.weight_format),
+            max_draft=deployment.max_draft,
         )
         if deployment.setup is not None:
             self._fill(load.training, deployment.setup)

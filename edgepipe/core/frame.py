@@ -84,8 +84,18 @@ class Span:
         return self.start + self.count
 
 
+class Likely(NamedTuple):
+    """A token of high probability, and its log-probability."""
+
+    token: int
+    logprob: float
+
+
 class SampledToken(NamedTuple):
-    """One token, sampled by the last stage for position `position` of a sequence."""
+    """One token, sampled by the last stage for position `position` of a sequence.
+
+    `likely` are the most probable ones there, where the sequence asked for them.
+    """
 
     sequence: SequenceId
     slot: int
@@ -93,6 +103,7 @@ class SampledToken(NamedTuple):
     token: int
     logprob: float
     finish: FinishReason | None = None
+    likely: tuple[Likely, ...] = ()
 
 
 class Header(NamedTuple):
@@ -100,6 +111,7 @@ class Header(NamedTuple):
 
     `shape` and `dtype` describe the decoded tensor; `payload_bytes` and `checksum` (CRC-32) the
     encoded one. `group` is a decode group or a microbatch; `sequences` names each span's owner.
+    `drafts` are the tokens of the only span's rows after its first, where they are guesses.
     """
 
     job: JobId
@@ -116,6 +128,7 @@ class Header(NamedTuple):
     checksum: int = 0
     trace_id: int = 0
     sampled: tuple[SampledToken, ...] = ()
+    drafts: tuple[int, ...] = ()
 
 
 class Frame(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from edgepipe.core.frame import DType, Span
+from edgepipe.core.weight_format import WeightFormat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +22,7 @@ class StageSpec:
 
     `config` is the Hugging Face config as a dict (never code). `weights` are part files, each a
     safetensors file (see edgepipe.weights in DESIGN §2), that together hold every tensor of the
-    stage; other tensors in them are ignored.
+    stage; other tensors in them are ignored. Matrices are held in `weight_format`; None: in `dtype`.
     """
 
     config: Mapping[str, Any]
@@ -34,6 +35,7 @@ class StageSpec:
     max_positions: int
     weights: tuple[Path, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    weight_format: WeightFormat | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

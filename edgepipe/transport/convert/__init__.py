@@ -14,6 +14,8 @@ from edgepipe.transport.convert.frames import (
     header_from_wire,
     sampled_from_wire,
     sampled_to_wire,
+    weight_format_from_wire,
+    weight_format_to_wire,
 )
 from edgepipe.transport.convert.profiles import (
     address_from_wire,
@@ -86,4 +88,6 @@ __all__ = [
     "sampled_to_wire",
     "text",
     "training_from_wire",
+    "weight_format_from_wire",
+    "weight_format_to_wire",
 ]

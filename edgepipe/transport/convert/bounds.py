@@ -10,6 +10,7 @@ from edgepipe.core.profile import DeviceKind
 from edgepipe.errors import WireError
 
 MAX_SPANS = 1 << 12
+MAX_LIKELY = 32
 MAX_DIMENSIONS = 8
 MAX_DIMENSION = 1 << 31
 MAX_TEXT_CHARS = 256

@@ -11,13 +11,15 @@ from edgepipe.core.frame import (
     FinishReason,
     Header,
     JobId,
+    Likely,
     SampledToken,
     SequenceId,
     Span,
 )
 from edgepipe.core.payload import payload_bytes
+from edgepipe.core.weight_format import WeightFormat
 from edgepipe.errors import WireError
-from edgepipe.transport.convert.bounds import MAX_SPANS, member, shape, text
+from edgepipe.transport.convert.bounds import MAX_LIKELY, MAX_SPANS, few, member, shape, text
 from edgepipe.wire.v1 import frame_pb2
 
 _DTYPES = {
@@ -32,6 +34,14 @@ _CODECS = {
     Codec.INT8: frame_pb2.CODEC_INT8,
     Codec.INT4: frame_pb2.CODEC_INT4,
 }
+_WEIGHT_FORMATS = {
+    None: frame_pb2.WEIGHT_FORMAT_UNSPECIFIED,
+    WeightFormat.FLOAT32: frame_pb2.WEIGHT_FORMAT_FLOAT32,
+    WeightFormat.BFLOAT16: frame_pb2.WEIGHT_FORMAT_BFLOAT16,
+    WeightFormat.FLOAT16: frame_pb2.WEIGHT_FORMAT_FLOAT16,
+    WeightFormat.INT8: frame_pb2.WEIGHT_FORMAT_INT8,
+    WeightFormat.INT4: frame_pb2.WEIGHT_FORMAT_INT4,
+}
 _DIRECTIONS = {
     Direction.FORWARD: frame_pb2.DIRECTION_FORWARD,
     Direction.BACKWARD: frame_pb2.DIRECTION_BACKWARD,
@@ -44,6 +54,7 @@ _FINISHES = {
 }
 _FROM_DTYPE = {int(number): value for value, number in _DTYPES.items()}
 _FROM_CODEC = {int(number): value for value, number in _CODECS.items()}
+_FROM_WEIGHT_FORMAT = {int(number): value for value, number in _WEIGHT_FORMATS.items()}
 _FROM_DIRECTION = {int(number): value for value, number in _DIRECTIONS.items()}
 _FROM_FINISH = {int(number): value for value, number in _FINISHES.items()}
 
@@ -68,6 +79,16 @@ def codec_from_wire(number: int) -> Codec:
     return member(_FROM_CODEC, number, "codec")
 
 
+def weight_format_to_wire(weight_format: WeightFormat | None) -> frame_pb2.WeightFormat:
+    """The wire's number of a weight format."""
+    return _WEIGHT_FORMATS[weight_format]
+
+
+def weight_format_from_wire(number: int) -> WeightFormat | None:
+    """The weight format of a number; None: the dtype that is computed in."""
+    return member(_FROM_WEIGHT_FORMAT, number, "weight format")
+
+
 def fill_header(wire: frame_pb2.Header, header: Header) -> None:
     """Fill an empty message: all but the checksum, which travels with a frame's last chunk.
 
@@ -87,6 +108,7 @@ def fill_header(wire: frame_pb2.Header, header: Header) -> None:
     wire.payload_bytes = header.payload_bytes
     wire.trace_id = header.trace_id
     wire.sampled.extend([sampled_to_wire(token) for token in header.sampled])
+    wire.drafts.extend(header.drafts)
 
 
 def header_from_wire(wire: frame_pb2.Header, *, checksum: int = 0, max_frame_bytes: int) -> Header:
@@ -109,6 +131,7 @@ def header_from_wire(wire: frame_pb2.Header, *, checksum: int = 0, max_frame_byt
         checksum=checksum,
         trace_id=wire.trace_id,
         sampled=tuple([sampled_from_wire(token) for token in sampled]) if sampled else (),
+        drafts=tuple(few(wire.drafts, MAX_SPANS, "drafts")),
     )
     check_size(header, max_frame_bytes=max_frame_bytes)
     return header
@@ -135,6 +158,7 @@ def sampled_to_wire(token: SampledToken) -> frame_pb2.SampledToken:
         token=token.token,
         logprob=token.logprob,
         finish=_FINISHES[token.finish],
+        likely=[frame_pb2.Likely(token=each.token, logprob=each.logprob) for each in token.likely],
     )
 
 
@@ -147,4 +171,7 @@ def sampled_from_wire(wire: frame_pb2.SampledToken) -> SampledToken:
         token=wire.token,
         logprob=wire.logprob,
         finish=member(_FROM_FINISH, wire.finish, "finish reason"),
+        likely=tuple(
+            [Likely(each.token, each.logprob) for each in few(wire.likely, MAX_LIKELY, "tokens")]
+        ),
     )

@@ -23,6 +23,15 @@ class Codec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CODEC_INT8: _ClassVar[Codec]
     CODEC_INT4: _ClassVar[Codec]
 
+class WeightFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WEIGHT_FORMAT_UNSPECIFIED: _ClassVar[WeightFormat]
+    WEIGHT_FORMAT_FLOAT32: _ClassVar[WeightFormat]
+    WEIGHT_FORMAT_BFLOAT16: _ClassVar[WeightFormat]
+    WEIGHT_FORMAT_FLOAT16: _ClassVar[WeightFormat]
+    WEIGHT_FORMAT_INT8: _ClassVar[WeightFormat]
+    WEIGHT_FORMAT_INT4: _ClassVar[WeightFormat]
+
 class Direction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     DIRECTION_UNSPECIFIED: _ClassVar[Direction]
@@ -45,6 +54,12 @@ CODEC_NONE: Codec
 CODEC_BF16: Codec
 CODEC_INT8: Codec
 CODEC_INT4: Codec
+WEIGHT_FORMAT_UNSPECIFIED: WeightFormat
+WEIGHT_FORMAT_FLOAT32: WeightFormat
+WEIGHT_FORMAT_BFLOAT16: WeightFormat
+WEIGHT_FORMAT_FLOAT16: WeightFormat
+WEIGHT_FORMAT_INT8: WeightFormat
+WEIGHT_FORMAT_INT4: WeightFormat
 DIRECTION_UNSPECIFIED: Direction
 DIRECTION_FORWARD: Direction
 DIRECTION_BACKWARD: Direction
@@ -64,23 +79,33 @@ class Span(_message.Message):
     def __init__(self, slot: _Optional[int] = ..., start: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class SampledToken(_message.Message):
-    __slots__ = ("sequence", "slot", "position", "token", "logprob", "finish")
+    __slots__ = ("sequence", "slot", "position", "token", "logprob", "finish", "likely")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_FIELD_NUMBER: _ClassVar[int]
     FINISH_FIELD_NUMBER: _ClassVar[int]
+    LIKELY_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     slot: int
     position: int
     token: int
     logprob: float
     finish: FinishReason
-    def __init__(self, sequence: _Optional[int] = ..., slot: _Optional[int] = ..., position: _Optional[int] = ..., token: _Optional[int] = ..., logprob: _Optional[float] = ..., finish: _Optional[_Union[FinishReason, str]] = ...) -> None: ...
+    likely: _containers.RepeatedCompositeFieldContainer[Likely]
+    def __init__(self, sequence: _Optional[int] = ..., slot: _Optional[int] = ..., position: _Optional[int] = ..., token: _Optional[int] = ..., logprob: _Optional[float] = ..., finish: _Optional[_Union[FinishReason, str]] = ..., likely: _Optional[_Iterable[_Union[Likely, _Mapping]]] = ...) -> None: ...
+
+class Likely(_message.Message):
+    __slots__ = ("token", "logprob")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    token: int
+    logprob: float
+    def __init__(self, token: _Optional[int] = ..., logprob: _Optional[float] = ...) -> None: ...
 
 class Header(_message.Message):
-    __slots__ = ("job", "epoch", "step", "group", "spans", "direction", "shape", "dtype", "codec", "payload_bytes", "trace_id", "sampled", "sequences")
+    __slots__ = ("job", "epoch", "step", "group", "spans", "direction", "shape", "dtype", "codec", "payload_bytes", "trace_id", "sampled", "sequences", "drafts")
     JOB_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -94,6 +119,7 @@ class Header(_message.Message):
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     SAMPLED_FIELD_NUMBER: _ClassVar[int]
     SEQUENCES_FIELD_NUMBER: _ClassVar[int]
+    DRAFTS_FIELD_NUMBER: _ClassVar[int]
     job: str
     epoch: int
     step: int
@@ -107,7 +133,8 @@ class Header(_message.Message):
     trace_id: int
     sampled: _containers.RepeatedCompositeFieldContainer[SampledToken]
     sequences: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, job: _Optional[str] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., group: _Optional[int] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., direction: _Optional[_Union[Direction, str]] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DType, str]] = ..., codec: _Optional[_Union[Codec, str]] = ..., payload_bytes: _Optional[int] = ..., trace_id: _Optional[int] = ..., sampled: _Optional[_Iterable[_Union[SampledToken, _Mapping]]] = ..., sequences: _Optional[_Iterable[int]] = ...) -> None: ...
+    drafts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, job: _Optional[str] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., group: _Optional[int] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., direction: _Optional[_Union[Direction, str]] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DType, str]] = ..., codec: _Optional[_Union[Codec, str]] = ..., payload_bytes: _Optional[int] = ..., trace_id: _Optional[int] = ..., sampled: _Optional[_Iterable[_Union[SampledToken, _Mapping]]] = ..., sequences: _Optional[_Iterable[int]] = ..., drafts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("api", "job", "epoch", "fence", "from_stage", "credits")

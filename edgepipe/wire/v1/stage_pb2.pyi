@@ -29,7 +29,7 @@ class Command(_message.Message):
     def __init__(self, load: _Optional[_Union[Load, _Mapping]] = ..., connect: _Optional[_Union[Connect, _Mapping]] = ..., admit: _Optional[_Union[Admit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., meter: _Optional[_Union[Meter, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ..., tokens: _Optional[_Union[Tokens, _Mapping]] = ..., decide: _Optional[_Union[Decide, _Mapping]] = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("api", "job", "epoch", "fence", "stage", "num_stages", "engine", "config_json", "first", "end", "embedding", "head", "dtype", "num_slots", "max_positions", "prefill_chunk", "hidden_size", "vocab_size", "codec", "weights", "options_json", "num_groups", "training")
+    __slots__ = ("api", "job", "epoch", "fence", "stage", "num_stages", "engine", "config_json", "first", "end", "embedding", "head", "dtype", "num_slots", "max_positions", "prefill_chunk", "hidden_size", "vocab_size", "codec", "weights", "options_json", "num_groups", "training", "weight_format", "max_draft")
     API_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +53,8 @@ class Load(_message.Message):
     OPTIONS_JSON_FIELD_NUMBER: _ClassVar[int]
     NUM_GROUPS_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    MAX_DRAFT_FIELD_NUMBER: _ClassVar[int]
     api: int
     job: str
     epoch: int
@@ -76,7 +78,9 @@ class Load(_message.Message):
     options_json: str
     num_groups: int
     training: Training
-    def __init__(self, api: _Optional[int] = ..., job: _Optional[str] = ..., epoch: _Optional[int] = ..., fence: _Optional[int] = ..., stage: _Optional[int] = ..., num_stages: _Optional[int] = ..., engine: _Optional[str] = ..., config_json: _Optional[str] = ..., first: _Optional[int] = ..., end: _Optional[int] = ..., embedding: bool = ..., head: bool = ..., dtype: _Optional[_Union[_frame_pb2.DType, str]] = ..., num_slots: _Optional[int] = ..., max_positions: _Optional[int] = ..., prefill_chunk: _Optional[int] = ..., hidden_size: _Optional[int] = ..., vocab_size: _Optional[int] = ..., codec: _Optional[_Union[_frame_pb2.Codec, str]] = ..., weights: _Optional[_Iterable[str]] = ..., options_json: _Optional[str] = ..., num_groups: _Optional[int] = ..., training: _Optional[_Union[Training, _Mapping]] = ...) -> None: ...
+    weight_format: _frame_pb2.WeightFormat
+    max_draft: int
+    def __init__(self, api: _Optional[int] = ..., job: _Optional[str] = ..., epoch: _Optional[int] = ..., fence: _Optional[int] = ..., stage: _Optional[int] = ..., num_stages: _Optional[int] = ..., engine: _Optional[str] = ..., config_json: _Optional[str] = ..., first: _Optional[int] = ..., end: _Optional[int] = ..., embedding: bool = ..., head: bool = ..., dtype: _Optional[_Union[_frame_pb2.DType, str]] = ..., num_slots: _Optional[int] = ..., max_positions: _Optional[int] = ..., prefill_chunk: _Optional[int] = ..., hidden_size: _Optional[int] = ..., vocab_size: _Optional[int] = ..., codec: _Optional[_Union[_frame_pb2.Codec, str]] = ..., weights: _Optional[_Iterable[str]] = ..., options_json: _Optional[str] = ..., num_groups: _Optional[int] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., weight_format: _Optional[_Union[_frame_pb2.WeightFormat, str]] = ..., max_draft: _Optional[int] = ...) -> None: ...
 
 class Training(_message.Message):
     __slots__ = ("full", "seed", "recompute", "weight_decay", "beta1", "beta2", "eps", "eight_bit", "rank", "alpha", "dropout", "target_modules", "dtype", "max_rows", "max_order_rows", "credits_forward", "credits_backward", "exchange")
@@ -129,16 +133,31 @@ class Connect(_message.Message):
     def __init__(self, addresses: _Optional[_Iterable[_Union[_agent_pb2.Address, _Mapping]]] = ..., fence: _Optional[int] = ..., node: _Optional[str] = ...) -> None: ...
 
 class Sampling(_message.Message):
-    __slots__ = ("temperature", "top_p", "top_k", "seed")
+    __slots__ = ("temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty", "logit_bias", "num_likely")
+    class LogitBiasEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: float
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[float] = ...) -> None: ...
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     TOP_P_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    PRESENCE_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    FREQUENCY_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    LOGIT_BIAS_FIELD_NUMBER: _ClassVar[int]
+    NUM_LIKELY_FIELD_NUMBER: _ClassVar[int]
     temperature: float
     top_p: float
     top_k: int
     seed: int
-    def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: _containers.ScalarMap[int, float]
+    num_likely: int
+    def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., seed: _Optional[int] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., logit_bias: _Optional[_Mapping[int, float]] = ..., num_likely: _Optional[int] = ...) -> None: ...
 
 class Admit(_message.Message):
     __slots__ = ("sequence", "prompt_ids", "sampling", "max_tokens", "eos_ids", "prompt_logits")
@@ -369,7 +388,7 @@ class Metered(_message.Message):
     def __init__(self, busy_s: _Optional[float] = ..., num_frames: _Optional[int] = ...) -> None: ...
 
 class ProfileRequest(_message.Message):
-    __slots__ = ("api", "fence", "engine", "config_json", "dtype", "num_slots", "max_positions", "prefill_chunk", "sequence_length", "memory_bytes", "rank")
+    __slots__ = ("api", "fence", "engine", "config_json", "dtype", "num_slots", "max_positions", "prefill_chunk", "sequence_length", "memory_bytes", "rank", "weight_format")
     API_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -381,6 +400,7 @@ class ProfileRequest(_message.Message):
     SEQUENCE_LENGTH_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FORMAT_FIELD_NUMBER: _ClassVar[int]
     api: int
     fence: int
     engine: str
@@ -392,7 +412,8 @@ class ProfileRequest(_message.Message):
     sequence_length: int
     memory_bytes: int
     rank: int
-    def __init__(self, api: _Optional[int] = ..., fence: _Optional[int] = ..., engine: _Optional[str] = ..., config_json: _Optional[str] = ..., dtype: _Optional[_Union[_frame_pb2.DType, str]] = ..., num_slots: _Optional[int] = ..., max_positions: _Optional[int] = ..., prefill_chunk: _Optional[int] = ..., sequence_length: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., rank: _Optional[int] = ...) -> None: ...
+    weight_format: _frame_pb2.WeightFormat
+    def __init__(self, api: _Optional[int] = ..., fence: _Optional[int] = ..., engine: _Optional[str] = ..., config_json: _Optional[str] = ..., dtype: _Optional[_Union[_frame_pb2.DType, str]] = ..., num_slots: _Optional[int] = ..., max_positions: _Optional[int] = ..., prefill_chunk: _Optional[int] = ..., sequence_length: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., rank: _Optional[int] = ..., weight_format: _Optional[_Union[_frame_pb2.WeightFormat, str]] = ...) -> None: ...
 
 class ProfileEvent(_message.Message):
     __slots__ = ("progress", "profiled")
