@@ -7,14 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from edgepipe.agent.weights import WeightStore
-from edgepipe.core.batching import Batching
+from edgepipe.core.batching import MAX_WAITING, Batching
 from edgepipe.core.frame import DType, JobId
 from edgepipe.core.stage import Intake, Tails
-from edgepipe.engine.base import Engine, StageSpec
-from edgepipe.engine.emulated import EmulatedEngine
+from edgepipe.engine.base import StageSpec
 from edgepipe.errors import StageError, WireError
 from edgepipe.transport import convert
 from edgepipe.wire.v1 import stage_pb2
@@ -25,11 +22,16 @@ MAX_STAGES = 1 << 10
 MAX_SLOTS = 1 << 10
 MAX_POSITIONS = 1 << 22
 MAX_PREFILL_CHUNK = 1 << 14
+MAX_DRAFT = 64
 MAX_HIDDEN_SIZE = 1 << 18
 MAX_VOCAB_SIZE = 1 << 24
 PREFILL_CREDITS = 7
 """Prefill chunks that may be on a boundary beside one frame per decode group. Credits go back once
 three quarters are owed, so more of them mean fewer messages: one for six tokens of one stream."""
+
+
+_BATCHING = ("num_groups", "max_draft")
+"""What stage 0 alone acts upon, and no engine is loaded with."""
 
 
 def check(load: stage_pb2.Load) -> None:
@@ -44,6 +46,7 @@ def check(load: stage_pb2.Load) -> None:
         "hidden size": (load.hidden_size, 1, MAX_HIDDEN_SIZE),
         "vocabulary": (load.vocab_size, 1, MAX_VOCAB_SIZE),
         "groups": (load.num_groups, 1, load.num_slots),
+        "guesses in a frame": (load.max_draft, 0, MAX_DRAFT),
     }
     for name, (value, low, high) in bounds.items():
         if not low <= value <= high:
@@ -96,7 +99,7 @@ def weights_key(load: stage_pb2.Load) -> str:
     """Equal for loads that an engine loaded once can serve."""
     same = stage_pb2.Load()
     same.CopyFrom(load)
-    for name in ("job", "epoch", "fence", "stage", "num_stages", "codec", "num_groups"):
+    for name in ("job", "epoch", "fence", "stage", "num_stages", "codec", *_BATCHING):
         same.ClearField(name)
     return hashlib.sha256(same.SerializeToString(deterministic=True)).hexdigest()
 
@@ -135,19 +138,6 @@ def _part(store: WeightStore, sha256: str) -> Path:
     return store.path(sha256)
 
 
-def make_engine(name: str, device: torch.device) -> Engine:
-    """The engine of that name. Raises StageError for one that this agent lacks."""
-    match name:
-        case "torch":
-            from edgepipe.engine.torch.engine import TorchEngine  # noqa: PLC0415 -- seconds
-
-            return TorchEngine(str(device))
-        case "emulated":
-            return EmulatedEngine()
-        case _:
-            raise StageError(f"this agent has no engine {name!r}, only torch and emulated")
-
-
 def intake(load: stage_pb2.Load) -> Intake:
     """The first stage takes token ids that it made itself, the others hidden states."""
     first = load.stage == 0
@@ -167,10 +157,15 @@ def batching(load: stage_pb2.Load) -> Batching | None:
     if load.stage != 0:
         return None
     return Batching(
-        num_slots=load.num_slots, num_groups=load.num_groups, prefill_chunk=load.prefill_chunk
+        num_slots=load.num_slots,
+        num_groups=load.num_groups,
+        prefill_chunk=load.prefill_chunk,
+        max_draft=load.max_draft,
     )
 
 
 def tails(load: stage_pb2.Load) -> Tails | None:
     """The last stage samples."""
-    return Tails() if load.stage == load.num_stages - 1 else None
+    if load.stage != load.num_stages - 1:
+        return None
+    return Tails(max_sequences=load.num_slots + MAX_WAITING)

@@ -18,6 +18,7 @@ from typing import Any
 import pynvml
 
 from edgepipe import __version__
+from edgepipe.agent.engines_here import check_builds, engines_of, is_installed
 from edgepipe.agent.memory import HOST_POOL, MemoryNow, host_memory, num_cores
 from edgepipe.agent.settings import AgentSettings
 from edgepipe.core.profile import DeviceId, DeviceKind, DeviceProfile
@@ -35,6 +36,7 @@ SHARE_OF_HOST_MEMORY = 0.8
 """Of what is free in the machine's own memory, where taking it all makes the machine swap and
 everyone on it suffer."""
 _GPU_WORKER_THREADS = 4
+_OPTIONAL = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-genai", "torchao", "bitsandbytes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +61,9 @@ async def find_devices(settings: AgentSettings) -> tuple[Device, ...]:
 
     Raises:
         UsageError: a device that is not here.
-        NodeError: torch could not be asked.
+        NodeError: torch could not be asked, or what is installed does not go together.
     """
+    check_builds()
     if set(settings.device) == {CPU}:
         return (cpu_device(),)
     return choose((*await detect_accelerators(), cpu_device()), settings.device)
@@ -211,6 +214,7 @@ def _offer(device: Device, settings: AgentSettings, limit_bytes: int | None) -> 
         port=0,
         num_threads=settings.threads or _default_threads(device),
         slowdown=settings.slowdown,
+        engines=engines_of(device.kind),
         libraries=libraries(),
     )
 
@@ -218,7 +222,8 @@ def _offer(device: Device, settings: AgentSettings, limit_bytes: int | None) -> 
 @cache
 def libraries() -> str:
     """The libraries that compute, with their versions, without importing them."""
-    versions = (f"{name} {version(name)}" for name in ("torch", "transformers"))
+    present = (name for name in _OPTIONAL if is_installed(name))
+    versions = (f"{name} {version(name)}" for name in ("torch", "transformers", *present))
     return ", ".join((f"edgepipe {__version__}", *versions))
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from edgepipe.agent import deploy, deploy_training
 from edgepipe.agent.device import WorkerDevice
+from edgepipe.agent.engines import make_engine
 from edgepipe.agent.generating import Generating
 from edgepipe.agent.parking import Parking, free
 from edgepipe.agent.resident import (
@@ -72,7 +73,7 @@ async def load_stage(
         return _Trainer(load=load, device=device, engine=trainer, loaded=held)
     engine, held = await parking.load(
         deploy.weights_key(load),
-        lambda: deploy.make_engine(load.engine, device.torch_device),
+        lambda: make_engine(load.engine, device.torch_device, device.store.home),
         spec,
         progress,
     )

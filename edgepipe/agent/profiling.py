@@ -22,6 +22,7 @@ import torch
 from edgepipe.agent import deploy
 from edgepipe.agent.codec_speed import codec_speeds
 from edgepipe.agent.device import WorkerDevice
+from edgepipe.agent.engines import require_onnx
 from edgepipe.agent.fence import Fence
 from edgepipe.agent.handover import handover_s, sleepers_handover_s
 from edgepipe.agent.resident import empty_cache, give_back_freed_memory
@@ -30,7 +31,7 @@ from edgepipe.core.api import check_api
 from edgepipe.core.measured import Items, Measured, Measurement
 from edgepipe.core.sampling import Sampling, sample
 from edgepipe.core.speed import RUNTIME_S, Curve, ItemSpeed
-from edgepipe.engine.torch.bench import Target
+from edgepipe.engine.torch.bench import Make, Target, random_engine
 from edgepipe.engine.torch.measure import measure_items
 from edgepipe.engine.torch.median import median_s
 from edgepipe.errors import EdgepipeError, LeaseLost, StageError, WireError
@@ -50,7 +51,6 @@ class Work:
     """What is to be measured, for the lease with that fence."""
 
     fence: int
-    engine: str
     config: Mapping[str, Any]
     asked: Measurement
 
@@ -72,11 +72,10 @@ def check(request: stage_pb2.ProfileRequest) -> Work:
     asked = convert.measurement_from_wire(request)
     if asked.dtype not in deploy.FLOATS:
         raise WireError("a stage computes in float32, bfloat16 or float16")
-    if request.engine not in {"torch", "emulated"}:
-        raise StageError(f"the engine {request.engine[:40]!r} is not measured, only torch")
+    if asked.engine not in {"torch", "onnx", "emulated"}:
+        raise StageError(f"the engine {asked.engine[:40]!r} is not measured, only torch and onnx")
     return Work(
         fence=request.fence,
-        engine=request.engine,
         config=deploy.parse_json(request.config_json),
         asked=asked,
     )
@@ -129,7 +128,7 @@ async def profile(
 
 
 async def _handover_s(work: Work, device: WorkerDevice) -> float:
-    if work.engine == "emulated":
+    if work.asked.engine == "emulated":
         return await sleepers_handover_s(device.compute)
     return await handover_s(device.compute, device.torch_device)
 
@@ -167,13 +166,15 @@ def _free(error: BaseException) -> None:
 
 def _measured(work: Work, device: WorkerDevice, advance: Callable[[int, int], None]) -> Measured:
     """All but what the runtime takes, which is measured from the event loop."""
-    if work.engine == "emulated":  # its stages' times are given
+    if work.asked.engine == "emulated":  # its stages' times are given
         return Measured(items=Items(embedding=ItemSpeed(), head=ItemSpeed()))
     target = Target(
         config=work.config,
         asked=work.asked,
         device=device.torch_device,
         clock=clock(device.torch_device, device.slowdown),
+        make=_maker(work.asked.engine),
+        empty_takes_ids=work.asked.engine == "onnx",
     )
     items, call_s = measure_items(target, advance)
     plain = clock(device.torch_device, 1.0)
@@ -182,6 +183,16 @@ def _measured(work: Work, device: WorkerDevice, advance: Callable[[int, int], No
         codecs=codec_speeds(target.hidden_size, work.asked.dtype, device.torch_device, plain),
         overhead_s=call_s,
     )
+
+
+def _maker(engine: str) -> Make:
+    """What makes the stages that are measured. Raises StageError where this agent lacks it."""
+    if engine == "torch":
+        return random_engine
+    require_onnx()
+    from edgepipe.engine.onnx import sample  # noqa: PLC0415 -- an extra, and seconds
+
+    return sample.random_engine
 
 
 def clock(device: torch.device, slowdown: float) -> Callable[[Callable[[], object]], float]:

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from edgepipe import codec
 from edgepipe.agent.compute import ComputeThread
 from edgepipe.agent.slowdown import stretch
 from edgepipe.core.batching import Batching, Work
+from edgepipe.core.drawing import Draw, draw_all
 from edgepipe.core.frame import (
     Codec,
     DType,
@@ -37,10 +39,9 @@ from edgepipe.core.frame import (
     JobId,
     SampledToken,
     SequenceId,
-    Span,
 )
-from edgepipe.core.sampling import sample
-from edgepipe.core.stage import Admission, Draw, Intake, Tails
+from edgepipe.core.sampling import Choice
+from edgepipe.core.stage import Admission, Intake, Tails
 from edgepipe.engine.base import Engine
 from edgepipe.errors import StageLost
 from edgepipe.transport.link import Link
@@ -86,7 +87,7 @@ class _Output:
 class _Drawn:
     """What the last stage made of a frame."""
 
-    tokens: tuple[tuple[Draw, int, float], ...]
+    choices: tuple[tuple[Choice, ...], ...]
     logits: tuple[PromptLogits, ...]
 
 
@@ -147,7 +148,12 @@ class Runner:
         if self.tails is not None:
             self.tails.admit(admission)
         if self.batching is not None:
-            self.batching.admit(admission.sequence, tuple(prompt_ids))
+            self.batching.admit(
+                admission.sequence,
+                tuple(prompt_ids),
+                max_tokens=admission.max_tokens,
+                reuse=not admission.prompt_logits,
+            )
         self._advance()
 
     def cancel(self, sequence: SequenceId) -> None:
@@ -239,6 +245,7 @@ class Runner:
             sequences=work.sequences,
             shape=(len(work.token_ids),),
             dtype=DType.INT64,
+            drafts=work.drafts,
         )
         taken = self.intake.takes(header)
         assert taken, "the epoch is our own"
@@ -256,10 +263,10 @@ class Runner:
             )
             return
         tails = self.tails
-        draws, all_logits = tails.due(header), tails.wants_logits(header)
+        draws, wants_logits = tails.due(header), tails.wants_logits(header)
         self.compute.submit(
-            lambda: self._draw(header, rows, draws, all_logits=all_logits),
-            lambda drawn: self._drew(header, tails, drawn),
+            lambda: self._draw(header, rows, draws, wants_logits=wants_logits),
+            lambda drawn: self._drew(header, tails, draws, drawn),
             self._fail,
         )
 
@@ -290,16 +297,17 @@ class Runner:
         rows: Callable[[], torch.Tensor],
         draws: tuple[Draw, ...],
         *,
-        all_logits: bool,
+        wants_logits: bool,
     ) -> _Drawn:
-        logits = self._forward(header, rows, all_logits=all_logits)
-        last_rows = _last_rows(header.spans) if all_logits else range(len(header.spans))
-        tokens = []
-        for draw in draws:
-            row = logits[last_rows[draw.span]].cpu().numpy()
-            tokens.append((draw, *sample(row, draw.sampling, draw.position)))
+        all_logits = wants_logits or bool(header.drafts)
+        output = self._forward(header, rows, all_logits=all_logits)
+        if not draws and not wants_logits:
+            return _Drawn(choices=(), logits=())
+        logits = output.cpu().numpy()
+        first = [_first_row(header, draw, all_logits=all_logits) for draw in draws]
         return _Drawn(
-            tokens=tuple(tokens), logits=_prompt_logits(header, logits) if all_logits else ()
+            choices=draw_all(logits, draws, first),
+            logits=_prompt_logits(header, logits) if wants_logits else (),
         )
 
     # ------------------------------------------------------------------------------- frames go
@@ -320,11 +328,14 @@ class Runner:
             self.coding.submit(partial(self._encode, activations.rows), encoded, self._fail)
             self._advance()
 
-    def _drew(self, header: Header, tails: Tails, drawn: _Drawn) -> None:
+    def _drew(self, header: Header, tails: Tails, draws: tuple[Draw, ...], drawn: _Drawn) -> None:
         """Send the tokens home, then tell the coordinator."""
         self._computing = False
-        recorded = (tails.record(header, *token) for token in drawn.tokens)
-        sampled = tuple(token for token in recorded if token is not None)
+        sampled = tuple(
+            token
+            for draw, choices in zip(draws, drawn.choices, strict=True)
+            for token in tails.record(header, draw, choices)
+        )
         if sampled:
             reply = Header(
                 job=self.job,
@@ -353,6 +364,7 @@ class Runner:
                 dtype=TORCH_DTYPES[rows.dtype],
                 codec=self.codec,
                 payload_bytes=len(payload),
+                drafts=header.drafts,
             ),
             payload=payload,
         )
@@ -362,15 +374,17 @@ class Runner:
             self._broken.set_exception(error)
 
 
-def _last_rows(spans: Sequence[Span]) -> list[int]:
-    ends = np.cumsum([span.count for span in spans])
-    return [int(end) - 1 for end in ends]
+def _first_row(header: Header, draw: Draw, *, all_logits: bool) -> int:
+    """Where the logits of a draw begin: one row a span, or one a token."""
+    if not all_logits:
+        return draw.span
+    end = sum(span.count for span in header.spans[: draw.span + 1])
+    return end - 1 - len(draw.drafts)
 
 
-def _prompt_logits(header: Header, logits: torch.Tensor) -> tuple[PromptLogits, ...]:
-    rows = logits.cpu().numpy()
-    ends = np.cumsum([span.count for span in header.spans])
+def _prompt_logits(header: Header, logits: npt.NDArray[np.float32]) -> tuple[PromptLogits, ...]:
+    ends = accumulate(span.count for span in header.spans)
     return tuple(
-        PromptLogits(sequence=sequence, start=span.start, rows=rows[end - span.count : end])
+        PromptLogits(sequence=sequence, start=span.start, rows=logits[end - span.count : end])
         for span, sequence, end in zip(header.spans, header.sequences, ends, strict=True)
     )

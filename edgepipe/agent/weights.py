@@ -46,6 +46,7 @@ class WeightStore:
     """The cache under one home. Every method does file I/O: call it off the event loop."""
 
     def __init__(self, home: Path) -> None:
+        self.home = home
         self.folder = home / "weights"
         self._busy: set[Path] = set()
         self._lock = threading.Lock()

@@ -19,6 +19,9 @@ from typing import Self
 from edgepipe.core.profile import DeviceId
 from edgepipe.errors import NodeError
 
+UNCACHED_HEAP = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
+"""Freed chunks join their neighbours at once. Else glibc before 2.38 keeps the cuttings around
+aligned tensors apart, and every hole stays too small for the next tensor of its size."""
 START_DEADLINE_S = 120.0
 STOP_DEADLINE_S = 5.0
 
@@ -58,10 +61,13 @@ class WorkerSpec:
 
         gRPC polls on the thread that completes its calls: through its event engine every message
         wakes one more thread, a tenth of what a decoded token costs (docs/LOG.md).
+
+        The heap is `UNCACHED_HEAP`: its holes took as much again as what training keeps alive.
         """
         threads = str(self.num_threads)
         return {
             "GRPC_EXPERIMENTS": "-event_engine_client,-event_engine_listener",
+            "GLIBC_TUNABLES": UNCACHED_HEAP,
             **os.environ,
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,

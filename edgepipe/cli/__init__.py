@@ -17,6 +17,7 @@ from edgepipe.cli.export import export
 from edgepipe.cli.nodes import nodes
 from edgepipe.cli.plan import plan
 from edgepipe.cli.run import run
+from edgepipe.cli.serve import serve
 from edgepipe.cli.train import train
 from edgepipe.cli.verify import verify
 from edgepipe.errors import EdgepipeError, UsageError
@@ -33,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (agent, nodes, plan, run, chat, train, export, verify):
+for command in (agent, nodes, plan, run, chat, serve, train, export, verify):
     app.command()(command)
 app.command(hidden=True)(demo)
 app.add_typer(bench, name="bench")

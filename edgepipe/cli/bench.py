@@ -33,6 +33,7 @@ def decode(
     split: options.Split = None,
     strategy: options.StrategyOption = None,
     engine: options.EngineOption = "auto",
+    weights: options.Weights = "auto",
     dtype: options.Dtype = "auto",
     codec: options.CodecOption = "auto",
     fresh_profile: options.FreshProfile = False,
@@ -54,8 +55,7 @@ def decode(
         raise UsageError("--stage-ms is for --engine emulated")
     if engine == "emulated" and (split, strategy, dtype) != (None, None, "auto"):
         raise UsageError("--engine emulated has no layers: no --split, --strategy or --dtype")
-    if engine != "emulated":
-        options.check_engine(engine)
+    options.check_engine(engine, "torch", "onnx", "emulated")
     work = DecodeBench(
         model=model,
         streams=options.numbers(streams, "--streams", int),
@@ -76,6 +76,8 @@ def decode(
         plan=None,
         dtype=dtype,
         codec=codec,
+        engine="auto" if model is None else engine,
+        weights=weights,
         fresh_profile=fresh_profile,
     )
     run_loop(bench_decode(work, where, how, json=json))

@@ -33,6 +33,7 @@ def chat(
     strategy: options.StrategyOption = None,
     plan: options.PlanFile = None,
     engine: options.EngineOption = "auto",
+    weights: options.Weights = "auto",
     dtype: options.Dtype = "auto",
     codec: options.CodecOption = "auto",
     fresh_profile: options.FreshProfile = False,
@@ -44,7 +45,6 @@ def chat(
     from edgepipe.transport.loop import run_loop
 
     del insecure
-    options.check_engine(engine)
     where = options.where(
         cluster=cluster, peer=peer, local=local, threads=threads, slowdown=slowdown
     )
@@ -58,6 +58,8 @@ def chat(
         plan=plan,
         dtype=dtype,
         codec=codec,
+        engine=engine,
+        weights=weights,
         fresh_profile=fresh_profile,
     )
     wish = Wish(

@@ -14,6 +14,7 @@ from edgepipe.core.frame import Codec, DType
 from edgepipe.core.pipeline import Plan
 from edgepipe.core.schedule import ScheduleName
 from edgepipe.core.schedule_choice import Wish
+from edgepipe.core.weight_format import WeightFormat
 from edgepipe.core.work import Objective, Strategy
 from edgepipe.errors import PlanError, UsageError
 
@@ -100,7 +101,25 @@ FreshProfile = Annotated[
         "--fresh-profile", help="Measure devices and links anew.", rich_help_panel=_DEVICES
     ),
 ]
-EngineOption = Annotated[str, typer.Option("--engine", help="auto or torch.", rich_help_panel=_CUT)]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        envvar="EDGEPIPE_ENGINE",
+        help="auto, torch or onnx. auto takes what a device was measured to be faster with.",
+        rich_help_panel=_CUT,
+    ),
+]
+Weights = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        envvar="EDGEPIPE_WEIGHTS",
+        help="auto, float32, bfloat16, float16, int8 or int4: how matrices are held, of all "
+        "stages, or of each with commas between them.",
+        rich_help_panel=_CUT,
+    ),
+]
 _ANSWER = "The answer"
 MaxTokens = Annotated[
     int | None, typer.Option(help="At most so many tokens.", rich_help_panel=_ANSWER)
@@ -131,10 +150,10 @@ def check_range(what: str, value: int, high: int) -> None:
         raise UsageError(f"{what} {value} is not within 1 to {high}")
 
 
-def check_engine(engine: str) -> None:
-    """Raise UsageError for an engine that no agent has."""
-    if engine not in {"auto", "torch"}:
-        raise UsageError(f"--engine is auto or torch, not {engine!r}")
+def check_engine(engine: str, *known: str) -> None:
+    """Raise UsageError for an engine that is none of these, for what a command does."""
+    if engine not in {"auto", *known}:
+        raise UsageError(f"--engine is auto or {' or '.join(known)}, not {engine!r}")
 
 
 def home() -> Path:
@@ -185,6 +204,8 @@ def how(
     plan: Path | None,
     dtype: str,
     codec: str,
+    engine: str = "auto",
+    weights: str = "auto",
     fresh_profile: bool = False,
 ) -> How:
     """How to cut the model. Raises UsageError."""
@@ -201,10 +222,13 @@ def how(
         raise UsageError(
             f"{wanted} makes {num_stages} stages, but --split {split} makes {len(cuts) + 1}"
         )
-    if plan is not None and (nodes, split, strategy, stages, dtype) != (*(None,) * 4, "auto"):
+    whole = (nodes, split, strategy, stages, dtype, weights) == (*(None,) * 4, "auto", "auto")
+    if plan is not None and not whole:
         raise UsageError(
-            "--plan is a whole plan: leave out --nodes, --split, --strategy, --stages and --dtype"
+            "--plan is a whole plan: leave out --nodes, --split, --strategy, --stages, --dtype and "
+            "--weights"
         )
+    check_engine(engine, "torch", "onnx")
     return How(
         objective=objective,
         strategy=strategy,
@@ -213,9 +237,22 @@ def how(
         split=cuts,
         pinned=_read_plan(plan) if plan is not None else None,
         dtype=_choice(dtype, DType, ("float32", "bfloat16", "float16"), "--dtype"),
+        engine=None if engine == "auto" else engine,
+        weight_formats=_weight_formats(weights),
         codec=_choice(codec, Codec, tuple(Codec), "--codec"),
         fresh_profile=fresh_profile,
     )
+
+
+def _weight_formats(text: str) -> tuple[WeightFormat, ...]:
+    if text == "auto":
+        return ()
+    names = [part.strip() for part in text.split(",")]
+    for name in names:
+        if name not in set(WeightFormat):
+            known = ", ".join(WeightFormat)
+            raise UsageError(f"--weights is auto, or of {known}, not {name!r}")
+    return tuple(WeightFormat(name) for name in names)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ def plan(
     strategy: options.StrategyOption = None,
     objective: options.ObjectiveOption = Objective.LATENCY,
     engine: options.EngineOption = "auto",
+    weights: options.Weights = "auto",
     dtype: options.Dtype = "auto",
     codec: options.CodecOption = "auto",
     context: Annotated[
@@ -64,7 +65,6 @@ def plan(
     from edgepipe.transport.loop import run_loop
 
     del insecure
-    options.check_engine(engine)
     options.check_range("--slots", slots, MAX_SLOTS)
     options.check_range("--prompt-tokens", prompt_tokens, MAX_TOKENS)
     options.check_range("--sequences", sequences, MAX_SEQUENCES)
@@ -86,6 +86,8 @@ def plan(
         plan=None,
         dtype=dtype,
         codec=codec,
+        engine=engine,
+        weights=weights,
     )
     how = replace(
         how,

@@ -34,6 +34,7 @@ def run(
     strategy: options.StrategyOption = None,
     plan: options.PlanFile = None,
     engine: options.EngineOption = "auto",
+    weights: options.Weights = "auto",
     dtype: options.Dtype = "auto",
     codec: options.CodecOption = "auto",
     fresh_profile: options.FreshProfile = False,
@@ -46,7 +47,6 @@ def run(
     from edgepipe.transport.loop import run_loop
 
     del insecure
-    options.check_engine(engine)
     if not prompt:
         raise UsageError("--prompt is empty: ask something")
     where = options.where(
@@ -62,6 +62,8 @@ def run(
         plan=plan,
         dtype=dtype,
         codec=codec,
+        engine=engine,
+        weights=weights,
         fresh_profile=fresh_profile,
     )
     wish = Wish(

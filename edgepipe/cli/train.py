@@ -46,7 +46,7 @@ def train(
     from edgepipe.transport.loop import run_loop
 
     del insecure
-    options.check_engine(engine)
+    options.check_engine(engine, "torch")
     wanted = read_train_config(config, setting or ())
     where = options.where(
         cluster=cluster, peer=peer, local=local, threads=threads, slowdown=slowdown

@@ -189,7 +189,12 @@ async def emulated_survey(emulation: Emulation, *, home: Path, fresh: bool) -> S
 async def _runtime(spot: Spot, job: str) -> Measured:
     """What the runtime and the codecs take for a frame on that device."""
     nothing = Measurement(
-        dtype=DType.FLOAT32, num_slots=1, max_positions=2, prefill_chunk=1, memory_bytes=0
+        dtype=DType.FLOAT32,
+        num_slots=1,
+        max_positions=2,
+        prefill_chunk=1,
+        memory_bytes=0,
+        engine="emulated",
     )
     async with borrowed(spot, job) as worker:
-        return await worker.profile({}, nothing, lambda _done, _total: None, engine="emulated")
+        return await worker.profile({}, nothing, lambda _done, _total: None)

@@ -30,14 +30,16 @@ class Asked:
 class Answer:
     """One sequence while it is generated, and after.
 
-    `ttft_s` runs from the request to its first token, `tokens_per_s` from the first token to the
-    last: the rate of decoding alone.
+    `sampled` are the tokens as they came, with their log-probabilities. `ttft_s` runs from the
+    request to its first token, `tokens_per_s` from the first token to the last: the rate of
+    decoding alone.
     """
 
     asked: Asked
     stream: TextStream
     finish: FinishReason | None = None
     began_s: float = field(default_factory=time.perf_counter)
+    sampled: list[SampledToken] = field(default_factory=list)
     _token_s: list[float] = field(default_factory=list)
 
     @property
@@ -70,6 +72,7 @@ class Answer:
     def take(self, sampled: SampledToken) -> str:
         """Take a token; the text that is certain now."""
         self._token_s.append(time.perf_counter())
+        self.sampled.append(sampled)
         piece = self.stream.feed(sampled.token)
         if self.stream.stopped:
             self.finish = FinishReason.STOP

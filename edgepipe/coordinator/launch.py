@@ -26,7 +26,7 @@ from edgepipe.coordinator.planning import (
 from edgepipe.coordinator.prepared import Prepared
 from edgepipe.coordinator.progress import Progress
 from edgepipe.coordinator.surveying import Surveyed
-from edgepipe.core.frame import Codec, JobId
+from edgepipe.core.frame import JobId
 from edgepipe.core.pipeline import Plan, Stage
 from edgepipe.core.profile import Address, DeviceProfile
 from edgepipe.core.remedy import require_fit
@@ -110,8 +110,14 @@ def deployment(
     """What a plan puts on the nodes of a roster. Raises PlanError if a device is gone."""
     places = [_find(roster, stage) for stage in chosen.stages]
     stages = tuple(
-        _place(prepared, stage, place, parts, how.codec or stage.codec_forward)
-        for stage, place in zip(chosen.stages, places, strict=True)
+        replace(
+            _place(prepared, stage, place, parts),
+            codec=how.codec or stage.codec_forward,
+            weight_format=weight_format,
+        )
+        for stage, place, weight_format in zip(
+            chosen.stages, places, how.formats_of(chosen), strict=True
+        )
     )
     return Deployment(
         job=JobId(secrets.token_hex(8)),
@@ -144,7 +150,6 @@ def _place(
     stage: Stage,
     place: tuple[Node, DeviceProfile],
     parts: Sequence[Part],
-    codec: Codec,
 ) -> StagePlace:
     items = prepared.shape.items(stage.first, stage.end, embedding=stage.embedding, head=stage.head)
     node, device = place
@@ -156,7 +161,8 @@ def _place(
         embedding=stage.embedding,
         head=stage.head,
         parts=parts_for(parts, prepared.tensors(items)),
-        codec=codec,
+        codec=stage.codec_forward,
+        engine=stage.engine,
         options=prepared.options,
     )
 

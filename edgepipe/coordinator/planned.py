@@ -16,12 +16,14 @@ from edgepipe.coordinator.planning import (
     How,
     candidates,
     check_usable,
+    computing,
     explained,
     make_plan,
     takes,
 )
 from edgepipe.coordinator.prepared import Prepared
 from edgepipe.coordinator.surveying import Measuring, Surveyed, survey
+from edgepipe.core.engine_choice import faster
 from edgepipe.core.leaving import UNNAMED
 from edgepipe.core.pipeline import LeftOut, Plan
 from edgepipe.errors import PlanError
@@ -62,6 +64,7 @@ async def plan_for(
         pinned = pinned_plan(how.pinned, prepared.shape, max_positions, how.objective)
         return Planned(plan=pinned, surveyed=None)
     check_usable(roster, how)
+    how = computing(how, prepared.shape, candidates(roster))
     work = how.work(prepared.shape, max_positions)
     surveyed = await survey(
         roster,
@@ -70,6 +73,8 @@ async def plan_for(
         workload=work.workload,
         sequence_length=work.batch.sequence_length if work.batch is not None else 0,
         rank=work.batch.adapter_rank if work.batch is not None else 0,
+        engines=how.engines_for(work),
+        faster=partial(faster, work=work),
         nodes=how.nodes,
         fresh=how.fresh_profile,
         home=home,

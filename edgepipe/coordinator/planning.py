@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from edgepipe.coordinator.nodes import Roster
 from edgepipe.core.candidates import Candidate, check_enough, in_order
@@ -16,11 +16,12 @@ from edgepipe.core.model import ModelShape
 from edgepipe.core.pipeline import Plan
 from edgepipe.core.plan import check_strategy, plan
 from edgepipe.core.posing import Asked
-from edgepipe.core.profile import NodeState
+from edgepipe.core.profile import DeviceKind, NodeState
 from edgepipe.core.split import equal_split, manual_split
 from edgepipe.core.survey import Survey
+from edgepipe.core.weight_format import WeightFormat
 from edgepipe.core.work import DEFAULT_PROMPT_TOKENS, Batch, Objective, Strategy, Work
-from edgepipe.errors import PlanError, SplitError
+from edgepipe.errors import PlanError, SplitError, UsageError
 
 PREFILL_CHUNK = 128
 SEARCH_S = 30.0
@@ -34,6 +35,7 @@ class How:
     """How to cut the model, and what its stages hold and send. None means: choose.
 
     A `preferred` plan is taken where all of its devices are free, as by a run that is resumed.
+    `weight_formats` are of all stages where there is one, else of each.
     """
 
     objective: Objective = Objective.LATENCY
@@ -44,6 +46,8 @@ class How:
     pinned: Plan | None = None
     preferred: Plan | None = None
     dtype: DType | None = None
+    engine: str | None = None
+    weight_formats: tuple[WeightFormat, ...] = ()
     codec: Codec | None = None
     codec_backward: Codec | None = None
     num_slots: int = 1
@@ -58,6 +62,29 @@ class How:
             return self.strategy
         return Strategy.EXACT if self.split is None else Strategy.MANUAL
 
+    @property
+    def weight_format(self) -> WeightFormat | None:
+        """What is planned with: the largest of all stages'."""
+        return max(self.weight_formats, key=lambda each: each.bytes_of(1 << 10), default=None)
+
+    def formats_of(self, chosen: Plan) -> tuple[WeightFormat | None, ...]:
+        """Of each stage of a plan. Raises UsageError where the user named fewer or more."""
+        count, named = len(chosen.stages), self.weight_formats
+        if len(named) <= 1:
+            return (chosen.inputs.weight_format,) * count
+        if len(named) != count:
+            raise UsageError(
+                f"--weights names {len(named)} formats, and the plan has {count} stages: name one "
+                "for all, or as many"
+            )
+        return named
+
+    def engines_for(self, work: Work) -> tuple[str, ...]:
+        """The engines that may do the work. ONNX Runtime does not train."""
+        if work.objective is Objective.TRAIN:
+            return ("torch",)
+        return ("torch", "onnx") if self.engine is None else (self.engine,)
+
     def work(self, shape: ModelShape, max_positions: int) -> Work:
         """What a plan for the model is to do, with room for so many tokens of each sequence."""
         workload = Workload(
@@ -65,6 +92,7 @@ class How:
             num_slots=self.num_slots,
             max_positions=max_positions,
             prefill_chunk=self.prefill_chunk,
+            weight_format=self.weight_format,
         )
         trains = self.objective is Objective.TRAIN
         return Work(
@@ -83,6 +111,24 @@ def candidates(roster: Roster) -> tuple[Candidate, ...]:
         for device in node.profile.devices
         if device.lease is None
     )
+
+
+def computing(how: How, shape: ModelShape, devices: Sequence[Candidate]) -> How:
+    """What is computed in, and with which engine, where the user has not said.
+
+    ONNX Runtime computes in float32 on a CPU. Quantized weights are multiplied in float32 there,
+    whatever the model's own dtype is.
+    """
+    on_cpus = all(each.device.kind is DeviceKind.CPU for each in devices)
+    small = how.weight_format in {WeightFormat.INT8, WeightFormat.INT4}
+    dtype = how.dtype
+    if dtype is None and on_cpus and (small or how.engine == "onnx"):
+        dtype = DType.FLOAT32
+    floats = (dtype or shape.dtype) is DType.FLOAT32
+    engine = how.engine
+    if engine is None and on_cpus and not floats:
+        engine = "torch"
+    return replace(how, dtype=dtype, engine=engine)
 
 
 def check_cut(how: How, shape: ModelShape) -> None:

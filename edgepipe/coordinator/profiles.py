@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from edgepipe.core import record
 from edgepipe.core.measured import Measured, Measurement
 from edgepipe.core.profile import DeviceProfile, NodeProfile
 from edgepipe.core.reach import is_loopback
+from edgepipe.core.speed import DeviceSpeed
 from edgepipe.errors import EdgepipeError
 from edgepipe.home import write_atomically
 
@@ -52,12 +53,14 @@ class DeviceKey:
     """What the seconds of a model's items depend on. `model` is the digest of its config.
 
     `sequence_length` and `rank` are of training, 0 where generation was measured, or all weights
-    are trained. `method` counts up with how they are measured; see `known_as`.
+    are trained; `weight_format` is "" where matrices are of the dtype. `method` counts up with how
+    they are measured; see `known_as`.
     """
 
     model: str
     engine: str
     dtype: str
+    weight_format: str
     decode_rows: tuple[int, ...]
     prefill_rows: tuple[int, ...]
     far: int
@@ -89,6 +92,11 @@ class DeviceEntry:
     key: DeviceKey
     measured: Measured
     model_name: str = ""
+
+    @property
+    def speed(self) -> DeviceSpeed:
+        """What a plan makes of the figures."""
+        return replace(self.measured.speed, engine=self.key.engine)
 
     def is_of(self, node: NodeProfile, device: DeviceProfile) -> bool:
         """The figures are of this device as it is now, whatever the model."""
@@ -128,8 +136,9 @@ def device_key(
     relevant = {name: value for name, value in config.items() if name not in _IRRELEVANT}
     return DeviceKey(
         model=hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest(),
-        engine="torch",
+        engine=asked.engine,
         dtype=asked.dtype,
+        weight_format=asked.weight_format or "",
         decode_rows=asked.decode_rows,
         prefill_rows=asked.prefill_rows,
         far=asked.far,

@@ -12,10 +12,13 @@ from edgepipe.core import record
 from edgepipe.core.model import ModelShape
 from edgepipe.home import write_atomically
 
+_METHOD = 2
+"""Counts up with what is read of a model."""
+
 
 def model_shape(name: str, config: dict[str, Any], *, home: Path) -> ModelShape:
     """The sizes of a model (slow the first time: call it in a thread). Raises ModelError."""
-    text = json.dumps([__version__, name, config], sort_keys=True)
+    text = json.dumps([__version__, _METHOD, name, config], sort_keys=True)
     path = home / "shapes" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
     if path.is_file():
         try:

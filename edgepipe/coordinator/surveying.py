@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -102,6 +103,8 @@ async def survey(
     workload: Workload,
     sequence_length: int = 0,
     rank: int = 0,
+    engines: Sequence[str] = ("torch",),
+    faster: Callable[[Sequence[DeviceSpeed]], DeviceSpeed] = itemgetter(0),
     nodes: Collection[str] | None = None,
     fresh: bool = False,
     home: Path,
@@ -117,6 +120,8 @@ async def survey(
         workload: the dtype, and the numbers of rows that are measured.
         sequence_length: of a training microbatch; 0 where training is not wanted.
         rank: of the adapters that are trained; 0 where all weights are.
+        engines: those that may be used, of which a device has all, some or none.
+        faster: the speed to plan with, of those that a device's engines reach.
         nodes: the names of those that matter; all where it is None.
         fresh: measure even what is known.
         home: where figures are kept.
@@ -133,6 +138,8 @@ async def survey(
         workload=workload,
         sequence_length=sequence_length,
         rank=rank,
+        engines=engines,
+        faster=faster,
         fresh=fresh,
         profiles=Profiles(home=home),
         now_s=now_s,
@@ -162,6 +169,8 @@ class _Surveying:
     workload: Workload
     sequence_length: int
     rank: int
+    engines: Sequence[str]
+    faster: Callable[[Sequence[DeviceSpeed]], DeviceSpeed]
     fresh: bool
     profiles: Profiles
     now_s: float
@@ -205,10 +214,27 @@ class _Surveying:
             await self._device(spot)
 
     async def _device(self, spot: Spot) -> None:
-        asked = self._asked(spot)
-        if not self._has_room(asked):
-            self.speeds[spot.key] = self._slow()
+        engines = [name for name in self.engines if name in spot.device.engines]
+        if not engines:
+            self.left_out.append(_not_measured(spot, _without(self.engines)))
             return
+        if not self._has_room(self._asked(spot, engines[0])):
+            self.speeds[spot.key] = replace(self._slow(), engine=engines[0])
+            return
+        found: list[DeviceEntry] = []
+        for engine in engines:
+            try:
+                found.append(await self._entry(spot, self._asked(spot, engine)))
+            except EdgepipeError as error:
+                if engine == engines[-1] and not found:
+                    self.left_out.append(_not_measured(spot, str(error)))
+        if found:
+            best = self.faster([entry.speed for entry in found])
+            self.speeds[spot.key] = best
+            self.entries[spot.key] = next(e for e in found if e.key.engine == best.engine)
+
+    async def _entry(self, spot: Spot, asked: Measurement) -> DeviceEntry:
+        """What is kept, or else measured. Raises EdgepipeError where neither can be."""
         key = device_key(self.config, asked, spot.node.profile, spot.device)
         kept = self.profiles.device(key)
         if kept is not None and not self._fits(kept.measured):
@@ -216,16 +242,17 @@ class _Surveying:
         if kept is None or (self.fresh and key not in self.measured):
             try:
                 kept = await self._measure(spot, asked, key)
-            except EdgepipeError as error:
-                if kept is None or not isinstance(error, LeaseHeld):
-                    self.left_out.append(_not_measured(spot, str(error)))
-                    return
-        self.entries[spot.key] = kept
-        self.speeds[spot.key] = kept.measured.speed
+            except LeaseHeld:
+                if kept is None:
+                    raise
+        return kept
 
     def _has_room(self, asked: Measurement) -> bool:
         """Whether a layer fits: without one nothing can be measured, and nothing be placed."""
-        sizes = [self.shape.weight_bytes((layer,), asked.dtype) for layer in self.shape.layers]
+        sizes = [
+            self.shape.weight_bytes((layer,), asked.dtype, asked.weight_format)
+            for layer in self.shape.layers
+        ]
         return asked.memory_bytes >= min(sizes)
 
     def _slow(self) -> DeviceSpeed:
@@ -253,7 +280,7 @@ class _Surveying:
     def _fits(self, measured: Measured) -> bool:
         return len(measured.items.kinds) == self.shape.num_layers
 
-    def _asked(self, spot: Spot) -> Measurement:
+    def _asked(self, spot: Spot, engine: str) -> Measurement:
         """Points that do not change from prompt to prompt, or nothing would ever be known."""
         device = spot.device
         free = min(device.memory_limit_bytes - device.baseline_bytes, device.memory_free_bytes)
@@ -265,7 +292,16 @@ class _Surveying:
             sequence_length=self.sequence_length,
             rank=self.rank,
             memory_bytes=max(0, int(SHARE_OF_FREE_MEMORY * free)),
+            engine=engine,
+            weight_format=self.workload.weight_format,
         )
+
+
+def _without(engines: Sequence[str]) -> str:
+    """Why a device is of no use that has none of the engines."""
+    if "onnx" in engines:
+        return "it has no ONNX Runtime: pip install 'edgepipe[onnx]' on that machine"
+    return f"it has no engine {' or '.join(engines)}"
 
 
 def _not_measured(spot: Spot, reason: str) -> NotMeasured:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from edgepipe.core.byte_level import byte_level_bytes
 from edgepipe.core.text import StopScanner
 from edgepipe.errors import ModelError, PromptTooLong, UsageError
 
@@ -20,6 +21,7 @@ Span: TypeAlias = tuple[int, int]
 """From the first character up to the one behind the last."""
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -189,6 +191,24 @@ class Tokenizer:
         """The text of some ids, without special tokens."""
         text: str = self._inner.decode(list(ids), skip_special_tokens=True)
         return text
+
+    def token_bytes(self, token: int, *, first: bool) -> bytes:
+        """What one token adds to a text, be it a part of a character; a special one its name.
+
+        `first` says that the text begins with it, where some tokenizers drop a space.
+        """
+        name = self._inner.convert_ids_to_tokens(token)
+        if not isinstance(name, str):  # the vocabulary is padded: this token has no meaning
+            return b""
+        if token in self._inner.all_special_ids:
+            return name.encode()
+        once = self.decode([token])
+        text = once if first else self.decode([token, token])[len(once) :]
+        if _UNFINISHED not in text:
+            return text.encode()
+        if byte := _BYTE.fullmatch(name):
+            return bytes([int(byte[1], 16)])
+        return byte_level_bytes(name) or text.encode()
 
     def stream(self, *, stops: Iterable[str] = (), eos_ids: Collection[int] = ()) -> TextStream:
         """The text of one sequence that is about to be generated."""

@@ -45,12 +45,10 @@ class WorkerCalls:
         config: Mapping[str, Any],
         asked: Measurement,
         progress: Callable[[int, int], None],
-        *,
-        engine: str = "torch",
     ) -> Measured:
         """Measure a model. Raises what the worker does, or Unreachable."""
         request = convert.measurement_to_wire(asked)
-        request.api, request.fence, request.engine = API, self.fence, engine
+        request.api, request.fence = API, self.fence
         request.config_json = json.dumps(config, sort_keys=True)
         try:
             call = self._stub().Profile(request, timeout=PROFILE_DEADLINE_S)

@@ -1,99 +1,167 @@
-"""What stage 0 sends next: it owns the slots, the decode groups and the prefill chunks.
+"""What stage 0 sends next: decode groups, prefill chunks between them, and guesses.
 
-Slots are split into groups, each a contiguous run; a group decodes in lockstep and has at most
-one frame in the ring, so that with G groups G stages are busy at once:
-
-    slots   0 1 2 3 | 4 5 6 7        num_slots = 8, num_groups = 2
-    group       0   |    1
+A group decodes in lockstep and has at most one frame in the ring, so that with G groups G stages
+are busy at once. Sequences join and leave a group at any token.
 
 Prefill chunks of a new sequence follow one another without waiting and are slotted between the
 groups, by turns, so that neither waits for the other's end. Frames of one ring keep their order,
-so a freed slot may be used again at once.
+so a freed slot may be used again at once, with what it holds (see `core/slots.py`).
+
+With fewer sequences than groups the ring has time to spare: a sequence that is alone in its frame
+sends guesses of its next tokens along (see `core/drafting.py`). The last stage samples every row
+until one is not as guessed, so one turn brings home one token and every right guess:
+
+    sent     position 7: a, guesses b c d         the cache ends at 11
+    home     position 8: b, 9: c, 10: x           the next span begins at 10, and truncates to it
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
+from edgepipe.core.drafting import Drafter
 from edgepipe.core.frame import SampledToken, SequenceId, Span
+from edgepipe.core.slots import Slots
 from edgepipe.errors import WireError
+
+MAX_WAITING = 1 << 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One frame for the ring: the spans, whose they are, and their token ids, packed."""
+    """One frame for the ring: the spans, whose they are, and their token ids, packed.
+
+    `drafts` are the last of the only span's tokens, where they are guesses.
+    """
 
     group: int
     spans: tuple[Span, ...]
     sequences: tuple[SequenceId, ...]
     token_ids: tuple[int, ...]
+    drafts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Waiting:
+    prompt_ids: tuple[int, ...]
+    max_tokens: int
+    reuse: bool
 
 
 @dataclass(slots=True, kw_only=True)
 class _Sequence:
-    """`pending` are the tokens not yet sent; `start` is the position of the first of them."""
+    """`tokens` are the prompt and all that was sampled; the first `num_sent` of them are cached.
+
+    `drafts` are the guesses in the ring that have not been confirmed yet.
+    """
 
     id: SequenceId
     slot: int
-    pending: list[int]
-    start: int = 0
-    prefilling: bool = True
+    tokens: list[int]
+    prompt_length: int
+    max_tokens: int
+    num_sent: int
+    drafter: Drafter | None
     in_flight: bool = False
+    drafts: tuple[int, ...] = ()
+
+    @property
+    def is_prefilling(self) -> bool:
+        """Some of the prompt is yet to be sent."""
+        return self.num_sent < self.prompt_length
+
+    @property
+    def num_left(self) -> int:
+        """Tokens that it may still get."""
+        return self.prompt_length + self.max_tokens - len(self.tokens)
 
 
 @dataclass(slots=True, kw_only=True)
 class Batching:
-    """The state of stage 0; every method is a decision without I/O."""
+    """The state of stage 0; every method is a decision without I/O.
+
+    `max_draft` guesses go with a frame at most; `draft_cost` is what each adds to the time of a
+    frame, as a fraction of that of a frame of one row.
+    """
 
     num_slots: int
     num_groups: int
     prefill_chunk: int
+    max_draft: int = 0
+    draft_cost: float = 0.12
+    max_waiting: int = MAX_WAITING
+    _slots: Slots = field(init=False)
     _sequences: dict[SequenceId, _Sequence] = field(default_factory=dict)
-    _slots: dict[int, SequenceId] = field(default_factory=dict)
-    _waiting: deque[tuple[SequenceId, tuple[int, ...]]] = field(default_factory=deque)
+    _waiting: OrderedDict[SequenceId, _Waiting] = field(default_factory=OrderedDict)
+    _prefilling: deque[SequenceId] = field(default_factory=deque)
     _next_group: int = 0
     _prefill_is_due: bool = False
+
+    def __post_init__(self) -> None:
+        self._slots = Slots(num_slots=self.num_slots, num_groups=self.num_groups)
 
     @property
     def group_size(self) -> int:
         """Slots per group, the last group perhaps fewer."""
-        return -(-self.num_slots // self.num_groups)
+        return self._slots.group_size
 
-    def admit(self, sequence: SequenceId, prompt_ids: tuple[int, ...]) -> None:
+    def admit(
+        self,
+        sequence: SequenceId,
+        prompt_ids: tuple[int, ...],
+        *,
+        max_tokens: int,
+        reuse: bool = True,
+    ) -> None:
         """Take a sequence in; it waits while every slot is taken.
 
-        Raises WireError if it is here already.
+        Without `reuse` every row of the prompt is computed, as who wants its logits needs.
+
+        Raises WireError if it is here already, or if too many wait.
         """
         assert prompt_ids, "an empty prompt has no last row to sample from"
-        if sequence in self._sequences or any(waiting == sequence for waiting, _ in self._waiting):
+        if sequence in self._sequences or sequence in self._waiting:
             raise WireError(f"sequence {sequence} is admitted already")
-        self._waiting.append((sequence, prompt_ids))
+        if len(self._waiting) >= self.max_waiting:
+            raise WireError(
+                f"sequence {sequence} cannot wait: {self.max_waiting} sequences do already"
+            )
+        self._waiting[sequence] = _Waiting(
+            prompt_ids=prompt_ids, max_tokens=max_tokens, reuse=reuse
+        )
         self._fill_slots()
 
     def cancel(self, sequence: SequenceId) -> None:
         """Forget a sequence; what it has in the ring is ignored when it comes home."""
-        self._waiting = deque(entry for entry in self._waiting if entry[0] != sequence)
+        self._waiting.pop(sequence, None)
         self._free(sequence)
 
     def returned(self, sampled: SampledToken) -> None:
         """The last stage sampled a token: it is sent next, unless the sequence has ended.
+
+        A token that is as guessed is in the ring already, and another one is due behind it.
 
         Raises WireError for a token that nothing in the ring asked for.
         """
         sequence = self._sequences.get(sampled.sequence)
         if sequence is None:
             return
-        if not sequence.in_flight or sampled.position != sequence.start:
+        due = len(sequence.tokens)
+        if not sequence.in_flight or sampled.position != due:
             raise WireError(
                 f"a token for position {sampled.position} of sequence {sampled.sequence} came back "
-                f"where position {sequence.start} was due"
+                f"where position {due} was due"
             )
+        sequence.tokens.append(sampled.token)
+        if sequence.drafter is not None:
+            sequence.drafter.observe(sampled.token)
+        is_sent = sequence.drafts[:1] == (sampled.token,)
+        sequence.num_sent += is_sent
+        sequence.drafts = sequence.drafts[1:] if is_sent else ()
+        sequence.in_flight = is_sent
         if sampled.finish is not None:
             self._free(sampled.sequence)
-            return
-        sequence.pending = [sampled.token]
-        sequence.in_flight = False
 
     def next(self) -> Work | None:
         """The next frame, or None until something is admitted or returned."""
@@ -105,57 +173,89 @@ class Batching:
         """A group all of whose decoding members are home, groups in turn."""
         for offset in range(self.num_groups):
             group = (self._next_group + offset) % self.num_groups
-            members = [s for s in self._members(group) if not s.prefilling]
-            if members and not any(s.in_flight for s in members):
+            members = self._decoding(group)
+            if members and not any(member.in_flight for member in members):
                 self._next_group = (group + 1) % self.num_groups
                 self._prefill_is_due = True
-                return self._send(group, [(member, 1) for member in members])
+                return self._step(group, members)
         return None
+
+    def _step(self, group: int, members: list[_Sequence]) -> Work:
+        """A token of every member, and guesses behind an only one."""
+        starts = [member.num_sent for member in members]
+        tokens = [member.tokens[member.num_sent] for member in members]
+        drafts = self._drafts(members[0]) if len(members) == 1 else ()
+        for member in members:
+            member.num_sent += 1
+            member.in_flight = True
+        members[0].drafts = drafts
+        return Work(
+            group=group,
+            spans=tuple(
+                Span(slot=member.slot, start=start, count=1 + len(drafts))
+                for member, start in zip(members, starts, strict=True)
+            ),
+            sequences=tuple(member.id for member in members),
+            token_ids=(*tokens, *drafts),
+            drafts=drafts,
+        )
+
+    def _drafts(self, sequence: _Sequence) -> tuple[int, ...]:
+        """Guesses, as many as may be sampled and sent, where the ring has time for them."""
+        if sequence.drafter is None or len(self._sequences) >= max(2, self.num_groups):
+            return ()
+        limit = min(self.max_draft, sequence.num_left - 1, self.prefill_chunk - 1)
+        return sequence.drafter.propose(sequence.tokens, limit)
 
     def _prefill(self) -> Work | None:
         """The next chunk of the sequence that was admitted first."""
-        for sequence in self._sequences.values():
-            if sequence.prefilling:
-                self._prefill_is_due = False
-                count = min(self.prefill_chunk, len(sequence.pending))
-                return self._send(self._group(sequence.slot), [(sequence, count)])
-        return None
-
-    def _send(self, group: int, parts: list[tuple[_Sequence, int]]) -> Work:
-        token_ids = tuple(token for sequence, count in parts for token in sequence.pending[:count])
-        spans = tuple(
-            Span(slot=sequence.slot, start=sequence.start, count=count) for sequence, count in parts
+        if not self._prefilling:
+            return None
+        self._prefill_is_due = False
+        sequence = self._sequences[self._prefilling[0]]
+        start = sequence.num_sent
+        sequence.num_sent += self._chunk(sequence.prompt_length - start)
+        if not sequence.is_prefilling:
+            sequence.in_flight = True
+            self._prefilling.popleft()
+        return Work(
+            group=self._slots.group(sequence.slot),
+            spans=(Span(slot=sequence.slot, start=start, count=sequence.num_sent - start),),
+            sequences=(sequence.id,),
+            token_ids=tuple(sequence.tokens[start : sequence.num_sent]),
         )
-        for sequence, count in parts:
-            sequence.start += count
-            del sequence.pending[:count]
-            if not sequence.pending:
-                sequence.prefilling = False
-                sequence.in_flight = True
-        ids = tuple(sequence.id for sequence, _ in parts)
-        return Work(group=group, spans=spans, sequences=ids, token_ids=token_ids)
 
-    def _group(self, slot: int) -> int:
-        return slot // self.group_size
+    def _chunk(self, num_left: int) -> int:
+        """Rows of the next chunk, which leaves no last one of a single row.
 
-    def _members(self, group: int) -> list[_Sequence]:
-        slots = range(group * self.group_size, min((group + 1) * self.group_size, self.num_slots))
-        return [self._sequences[self._slots[slot]] for slot in slots if slot in self._slots]
+        A single row may take another kernel than several, with other rounding.
+        """
+        chunk = min(self.prefill_chunk, num_left)
+        return chunk - 1 if num_left - chunk == 1 < chunk else chunk
+
+    def _decoding(self, group: int) -> list[_Sequence]:
+        members = [self._sequences[sequence] for sequence in self._slots.members(group)]
+        return [member for member in members if not member.is_prefilling]
 
     def _fill_slots(self) -> None:
-        while self._waiting and len(self._slots) < self.num_slots:
-            sequence, prompt_ids = self._waiting.popleft()
-            slot = self._best_slot()
-            self._slots[slot] = sequence
-            self._sequences[sequence] = _Sequence(id=sequence, slot=slot, pending=list(prompt_ids))
-
-    def _best_slot(self) -> int:
-        """A free slot of the group with the fewest members, so that few sequences spread out."""
-        free = [slot for slot in range(self.num_slots) if slot not in self._slots]
-        return min(free, key=lambda slot: (len(self._members(self._group(slot))), slot))
+        while self._waiting and not self._slots.is_full:
+            sequence, waiting = self._waiting.popitem(last=False)
+            seat = self._slots.take(sequence, waiting.prompt_ids, reuse=waiting.reuse)
+            self._sequences[sequence] = _Sequence(
+                id=sequence,
+                slot=seat.slot,
+                tokens=list(waiting.prompt_ids),
+                prompt_length=len(waiting.prompt_ids),
+                max_tokens=waiting.max_tokens,
+                num_sent=seat.num_shared,
+                drafter=Drafter(row_cost=self.draft_cost) if self.max_draft else None,
+            )
+            self._prefilling.append(sequence)
 
     def _free(self, sequence: SequenceId) -> None:
         state = self._sequences.pop(sequence, None)
         if state is not None:
-            del self._slots[state.slot]
+            if state.is_prefilling:
+                self._prefilling.remove(sequence)
+            self._slots.free(state.slot, state.tokens[: state.num_sent])
         self._fill_slots()

@@ -2,7 +2,8 @@
 
 memory = baseline + weights + KV cache + workspace
 
-weights    parameters · itemsize, a tensor that two items share once per stage
+weights    parameters · itemsize, a tensor that two items share once per stage; or matrices as
+           their format holds them, the embedding's table and all else as the dtype, none shared
 KV cache   num_slots · max_positions · KV values per token · itemsize
 workspace  rows · (4 · hidden + 3 · width) · itemsize    one layer's activations, the widest
          + rows · max_positions · 4                      attention scores of one head, float32
@@ -20,18 +21,23 @@ from typing import Any
 
 from edgepipe.core.frame import DType
 from edgepipe.core.model import Item, ModelShape
+from edgepipe.core.weight_format import WeightFormat
 
 _FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What the memory is for: sequences at once, tokens of each, tokens of a prefill chunk."""
+    """What the memory is for: sequences at once, tokens of each, tokens of a prefill chunk.
+
+    Matrices are held in `weight_format`, or as `dtype` where that is None.
+    """
 
     dtype: DType
     num_slots: int
     max_positions: int
     prefill_chunk: int
+    weight_format: WeightFormat | None = None
 
     @property
     def rows(self) -> int:
@@ -85,7 +91,7 @@ def stage_memory(model: ModelShape, items: Sequence[Item], workload: Workload) -
     kv_values = sum(item.kv_values_per_token for item in items)
     tokens = workload.num_slots * workload.max_positions
     return Memory(
-        weight_bytes=model.weight_bytes(items, workload.dtype),
+        weight_bytes=model.weight_bytes(items, workload.dtype, workload.weight_format),
         kv_bytes=tokens * kv_values * workload.dtype.itemsize,
         workspace_bytes=_stage_workspace_bytes(model, items, workload),
     )

@@ -9,13 +9,14 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
-from edgepipe.core.fit import widest
+from edgepipe.core.fit import Workload, widest
 from edgepipe.core.frame import Codec, DType
 from edgepipe.core.model import Item, ModelShape
 from edgepipe.core.posing import Asked, Case, footprint, pose, train_seconds
 from edgepipe.core.problem import Problem
 from edgepipe.core.setting import Setting
 from edgepipe.core.training_fit import Footprint
+from edgepipe.core.weight_format import WeightFormat
 from edgepipe.core.work import Batch, Objective
 
 
@@ -143,6 +144,7 @@ class Inputs:
     nics: tuple[NicInput, ...] = ()
     frame: FrameInput | None = None
     batch: Batch | None = None
+    weight_format: WeightFormat | None = None
 
 
 def inputs(asked: Asked, case: Case) -> Inputs:
@@ -151,6 +153,7 @@ def inputs(asked: Asked, case: Case) -> Inputs:
     single = _single(asked, case)
     return Inputs(
         dtype=workload.dtype,
+        weight_format=workload.weight_format,
         num_slots=workload.num_slots,
         max_positions=workload.max_positions,
         prefill_chunk=workload.prefill_chunk,
@@ -195,14 +198,14 @@ def _single(asked: Asked, case: Case) -> _Single | None:
 
 
 def _item_inputs(asked: Asked, case: Case) -> tuple[ItemInput, ...]:
-    model, dtype = asked.model, asked.work.workload.dtype
+    model, workload = asked.model, asked.work.workload
     items = model.items(0, model.num_layers, embedding=True, head=True)
     held = accumulate(
         items, lambda names, item: names | set(item.tensors), initial=frozenset[str]()
     )
     holders = Counter(name for item in items for name in set(item.tensors))
     plain = [
-        _item_input(model, item, before, holders, dtype)
+        _item_input(model, item, before, holders, workload)
         for item, before in zip(items, held, strict=False)
     ]
     if case.setting.objective is not Objective.TRAIN:
@@ -212,12 +215,19 @@ def _item_inputs(asked: Asked, case: Case) -> tuple[ItemInput, ...]:
 
 
 def _item_input(
-    model: ModelShape, item: Item, held: frozenset[str], holders: Counter[str], dtype: DType
+    model: ModelShape,
+    item: Item,
+    held: frozenset[str],
+    holders: Counter[str],
+    workload: Workload,
 ) -> ItemInput:
+    dtype, weight_format = workload.dtype, workload.weight_format
+    if weight_format is not None:
+        held, holders = frozenset(), Counter()
     shared = sum(model.parameters[name] for name in held.intersection(item.tensors))
     return ItemInput(
         name=item.name,
-        weight_bytes=model.weight_bytes((item,), dtype),
+        weight_bytes=model.weight_bytes((item,), dtype, weight_format),
         shared_bytes=shared * dtype.itemsize,
         kv_bytes_per_token=item.kv_values_per_token * dtype.itemsize,
         flops_per_token=item.flops_per_token,

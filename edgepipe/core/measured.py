@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from edgepipe.core.frame import DType
 from edgepipe.core.speed import CodecSpeed, DeviceSpeed, ItemSpeed, check_seconds, expand
+from edgepipe.core.weight_format import WeightFormat
 
 NEAR_POSITIONS = 64
 """Cached positions that a decoded row sees where its seconds are measured."""
@@ -24,7 +25,8 @@ class Measurement:
 
     Where `sequence_length` is not 0, training is measured, and nothing else: of adapters of `rank`
     beside frozen weights, or of all weights where that is 0. Weights, KV cache and activations of
-    what is measured at once take at most `memory_bytes`, as far as one layer does.
+    what is measured at once take at most `memory_bytes`, as far as one layer does. The engine holds
+    matrices in `weight_format`, or as `dtype` where that is None.
     """
 
     dtype: DType
@@ -34,6 +36,8 @@ class Measurement:
     memory_bytes: int
     sequence_length: int = 0
     rank: int = 0
+    engine: str = "torch"
+    weight_format: WeightFormat | None = None
 
     @property
     def decode_rows(self) -> tuple[int, ...]:

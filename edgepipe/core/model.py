@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgepipe.core.frame import DType
+from edgepipe.core.weight_format import WeightFormat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,8 @@ class ModelShape:
     """Sizes of a decoder-only causal LM, read from its config on the meta device.
 
     `parameters` maps a tensor's name to its number of elements, so that a stage which holds two
-    items counts a shared tensor once. `max_positions` is the context length in tokens.
+    items counts a shared tensor once. `matrices` names those that may be held in a weight format.
+    `max_positions` is the context length in tokens.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ModelShape:
     layers: tuple[Item, ...]
     head: Item
     parameters: dict[str, int]
+    matrices: tuple[str, ...] = ()
 
     def items(self, first: int, end: int, *, embedding: bool, head: bool) -> tuple[Item, ...]:
         """The items of a stage that holds layers [first, end)."""
@@ -59,6 +62,23 @@ class ModelShape:
         """The tensors of some items, each named once, in order."""
         return tuple(dict.fromkeys(name for item in items for name in item.tensors))
 
-    def weight_bytes(self, items: Iterable[Item], dtype: DType) -> int:
-        """Bytes of the items' weights when held as `dtype`, shared tensors once."""
-        return sum(self.parameters[name] for name in self.tensors(items)) * dtype.itemsize
+    def weight_bytes(
+        self, items: Iterable[Item], dtype: DType, weight_format: WeightFormat | None = None
+    ) -> int:
+        """Bytes of the items' weights when held as `dtype`, shared tensors once.
+
+        With a `weight_format` the matrices of layers and head are held in it, and nothing is
+        shared: an embedding's table, of which rows are read, is never quantized.
+        """
+        if weight_format is None:
+            return sum(self.parameters[name] for name in self.tensors(items)) * dtype.itemsize
+        return sum(self._own_bytes(item, dtype, weight_format) for item in items)
+
+    def _own_bytes(self, item: Item, dtype: DType, weight_format: WeightFormat) -> int:
+        matrices = set(self.matrices) if item != self.embedding else set[str]()
+        return sum(
+            weight_format.bytes_of(self.parameters[name])
+            if name in matrices
+            else self.parameters[name] * dtype.itemsize
+            for name in item.tensors
+        )

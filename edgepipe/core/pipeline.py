@@ -54,6 +54,7 @@ class Stage:
     codec_backward: Codec | None = None
     inflight: int = 1
     predicted_busy: float = 0.0
+    engine: str = "torch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

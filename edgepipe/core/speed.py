@@ -105,12 +105,13 @@ class DeviceSpeed:
     """A model's items on one device: embedding, layers, head, in this order.
 
     `codecs` are by a codec's name; one that it lacks takes no time. `overhead_s` is what the
-    runtime takes for every frame besides.
+    runtime takes for every frame besides. They are of the engine of that name.
     """
 
     items: tuple[ItemSpeed, ...]
     codecs: dict[str, CodecSpeed] = field(default_factory=dict)
     overhead_s: float = 0.0
+    engine: str = "torch"
 
     def codec_s(self, codec: Codec, num_values: int) -> tuple[float, float]:
         """Seconds to encode and to decode so many values."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from edgepipe.core.drawing import Draw
 from edgepipe.core.frame import (
     DType,
     FinishReason,
@@ -13,7 +16,7 @@ from edgepipe.core.frame import (
     SequenceId,
     Span,
 )
-from edgepipe.core.sampling import Sampling
+from edgepipe.core.sampling import Choice, Sampling
 from edgepipe.errors import WireError
 
 
@@ -68,6 +71,11 @@ class Intake:
         for named in ([span.slot for span in header.spans], header.sequences):
             if len(set(named)) != len(named):
                 raise WireError("a frame names a slot or a sequence twice")
+        if header.drafts and (len(header.spans), len(header.drafts)) != (1, rows - 1):
+            raise WireError(
+                f"a frame of {len(header.spans)} spans and {rows} rows holds {len(header.drafts)} "
+                f"guesses, where each row after the first of an only span is one"
+            )
 
     def _check_span(self, span: Span) -> None:
         if span.slot >= self.num_slots:
@@ -95,29 +103,33 @@ class Admission:
     prompt_logits: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draw:
-    """One token to sample: from the last row of a frame's span, for `position`."""
-
-    span: int
-    position: int
-    sampling: Sampling
-
-
 @dataclass(slots=True, kw_only=True)
 class _Tail:
+    """`length` counts the prompt and all that was sampled; `counts` the latter, by token."""
+
     admission: Admission
     length: int
+    counts: Counter[int] = field(default_factory=Counter)
 
 
 @dataclass(slots=True, kw_only=True)
 class Tails:
     """The last stage's table of sequences: it samples, and it ends them."""
 
+    max_sequences: int
     _tails: dict[SequenceId, _Tail] = field(default_factory=dict)
 
     def admit(self, admission: Admission) -> None:
-        """Remember a sequence until it ends or is cancelled."""
+        """Remember a sequence until it ends or is cancelled.
+
+        Raises WireError if it is here already, or if there are too many.
+        """
+        if admission.sequence in self._tails:
+            raise WireError(f"sequence {admission.sequence} is admitted already")
+        if len(self._tails) >= self.max_sequences:
+            raise WireError(
+                f"sequence {admission.sequence} is one too many: {self.max_sequences} are here"
+            )
         self._tails[admission.sequence] = _Tail(admission=admission, length=admission.prompt_length)
 
     def cancel(self, sequence: SequenceId) -> None:
@@ -133,37 +145,62 @@ class Tails:
         )
 
     def due(self, header: Header) -> tuple[Draw, ...]:
-        """The draws that this frame makes possible: spans that end where their sequence ends."""
+        """The draws that this frame makes possible: spans that end where their sequence ends.
+
+        Guesses stand behind that end. `record` must be told of a draw before the next is due.
+        """
+        num_drafts = len(header.drafts)
         return tuple(
-            Draw(span=index, position=tail.length, sampling=tail.admission.sampling)
+            Draw(
+                span=index,
+                position=tail.length,
+                sampling=tail.admission.sampling,
+                drafts=header.drafts,
+                counts=tail.counts,
+            )
             for index, (span, sequence) in enumerate(
                 zip(header.spans, header.sequences, strict=True)
             )
-            if (tail := self._tails.get(sequence)) is not None and span.end == tail.length
+            if (tail := self._tails.get(sequence)) is not None
+            and span.end - num_drafts == tail.length
         )
 
-    def record(self, header: Header, draw: Draw, token: int, logprob: float) -> SampledToken | None:
-        """Append the token that a draw gave; None if the sequence was cancelled meanwhile."""
-        sequence = header.sequences[draw.span]
-        tail = self._tails.get(sequence)
-        if tail is None:
-            return None
-        finish = _finish(tail, token)
-        tail.length += 1
-        if finish is not None:
-            del self._tails[sequence]
-        return SampledToken(
-            sequence=sequence,
-            slot=header.spans[draw.span].slot,
-            position=draw.position,
-            token=token,
-            logprob=logprob,
-            finish=finish,
-        )
+    def record(
+        self, header: Header, draw: Draw, choices: Sequence[Choice]
+    ) -> tuple[SampledToken, ...]:
+        """Append the tokens that a draw gave, as far as the sequence goes.
+
+        None of them if it was cancelled meanwhile.
+        """
+        sequence, slot = header.sequences[draw.span], header.spans[draw.span].slot
+        tokens: list[SampledToken] = []
+        for choice in choices:
+            tail = self._tails.get(sequence)
+            if tail is None:
+                break
+            finish = _append(tail, choice.token)
+            if finish is not None:
+                del self._tails[sequence]
+            tokens.append(
+                SampledToken(
+                    sequence=sequence,
+                    slot=slot,
+                    position=tail.length - 1,
+                    token=choice.token,
+                    logprob=choice.logprob,
+                    finish=finish,
+                    likely=choice.likely,
+                )
+            )
+        return tuple(tokens)
 
 
-def _finish(tail: _Tail, token: int) -> FinishReason | None:
+def _append(tail: _Tail, token: int) -> FinishReason | None:
+    """Count a token in; why it is the last one, if it is."""
+    tail.length += 1
+    if tail.admission.sampling.penalises:
+        tail.counts[token] += 1
     if token in tail.admission.eos_ids:
         return FinishReason.STOP
-    emitted = tail.length + 1 - tail.admission.prompt_length
+    emitted = tail.length - tail.admission.prompt_length
     return FinishReason.LENGTH if emitted >= tail.admission.max_tokens else None

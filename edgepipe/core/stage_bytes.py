@@ -20,9 +20,17 @@ def stage_bytes_of(model: ModelShape, workload: Workload) -> Ints:
     items = model.items(0, model.num_layers, embedding=True, head=True)
     tokens = workload.num_slots * workload.max_positions
     kv = sums_over(model.num_layers, [item.kv_values_per_token for item in items])
-    weights = parameters_of(model)
-    held = (weights + tokens * kv) * workload.dtype.itemsize + _workspace(model, workload)
-    return np.triu(held, k=1)
+    cached = tokens * kv * workload.dtype.itemsize
+    return np.triu(_weights(model, workload) + cached + _workspace(model, workload), k=1)
+
+
+def _weights(model: ModelShape, workload: Workload) -> Ints:
+    """The bytes of every stage's weights, as `ModelShape.weight_bytes` counts them."""
+    if workload.weight_format is None:
+        return parameters_of(model) * workload.dtype.itemsize
+    items = model.items(0, model.num_layers, embedding=True, head=True)
+    own = [model.weight_bytes((item,), workload.dtype, workload.weight_format) for item in items]
+    return sums_over(model.num_layers, own)
 
 
 def parameters_of(model: ModelShape) -> Ints:

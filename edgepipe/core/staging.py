@@ -40,6 +40,7 @@ def stages_of(
             ),
             inflight=inflight[at],
             predicted_busy=busy[at],
+            engine=asked.survey.speeds[placed.device].engine,
         )
         for at, placed in enumerate(placement)
     )

@@ -15,8 +15,9 @@ in flight    of each microbatch, per layer: its input where it is computed again
 activations  rows · (8 · hidden + 4 · width) · itemsize     norms, projections, products of the MLP;
              attention keeps no scores (Dao et al. 2022; after Korthikanti et al. 2022)
 gradients    rows · (2 · hidden + 3 · width) · itemsize     of what the MLP multiplies
-             all three 1.4 times where rows · hidden · itemsize is below 1 MiB: such tensors lie in
-             the heap, whose holes glibc before 2.38 hardly uses again (docs/LOG.md)
+holes        where rows · hidden · itemsize is below 1 MiB, tensors lie in the heap: what is worked on
+             counts twice and what is in flight 1.2 times, for glibc before 2.38 hardly uses again
+             the holes that they leave (docs/LOG.md)
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ LIBRARY_BYTES = 20 << 20
 """Of peft and of what torch sets up for its first backward; measured, docs/LOG.md."""
 MAPPED_BYTES = 1 << 20
 """Larger tensors are mapped, each for itself, and leave no hole."""
-_HOLES = 1.4
+_WORKED_ON = 2.0
+_IN_FLIGHT = 1.2
+"""In the heap, with the holes around it; measured with its caches off, as workers have it."""
 _FLOAT32_BYTES = 4
 _ADAPTER_BYTES = 16
 _OPTIMIZER_BYTES = 12
@@ -55,8 +58,8 @@ class Footprint:
     def inflight_bytes(self, item: Item) -> int:
         """What a microbatch in flight leaves with an item."""
         if self.recompute or item in (self.model.embedding, self.model.head):
-            return self._bytes(self.model.hidden_size)
-        return self.activation_bytes(item)
+            return self._bytes(self.model.hidden_size, _IN_FLIGHT)
+        return self._bytes(self._activations(item), _IN_FLIGHT)
 
     def adapter_parameters(self, item: Item) -> int:
         """Parameters of the adapters beside an item's matrices."""
@@ -66,22 +69,21 @@ class Footprint:
         sizes = [self.model.parameters[name] for name in item.tensors]
         return sum(self.batch.rank * (hidden + size // hidden) for size in sizes if size > hidden)
 
-    def activation_bytes(self, layer: Item) -> int:
-        """What a microbatch's backward needs of a layer."""
-        return self._bytes(8 * self.model.hidden_size + 4 * widest(self.model, layer))
-
     def working_bytes(self, layer: Item) -> int:
         """What a layer takes while it is worked on, and no longer."""
-        if not self.recompute:
-            return self.activation_bytes(layer)
-        gradients = self._bytes(2 * self.model.hidden_size + 3 * widest(self.model, layer))
-        return self.activation_bytes(layer) + gradients
+        gradients = 2 * self.model.hidden_size + 3 * widest(self.model, layer)
+        values = self._activations(layer) + (gradients if self.recompute else 0)
+        return self._bytes(values, _WORKED_ON)
 
-    def _bytes(self, values: int) -> int:
+    def _activations(self, layer: Item) -> int:
+        """Values that a token's backward needs of a layer."""
+        return 8 * self.model.hidden_size + 4 * widest(self.model, layer)
+
+    def _bytes(self, values: int, with_holes: float) -> int:
         """So many values of every token, as they lie in memory."""
         size = self.rows * self.dtype.itemsize
         in_heap = size * self.model.hidden_size < MAPPED_BYTES
-        return round(size * values * (_HOLES if in_heap else 1))
+        return round(size * values * (with_holes if in_heap else 1))
 
 
 def held_bytes(footprint: Footprint) -> Ints:

@@ -22,7 +22,8 @@ class StageSpec:
 
     `config` is the Hugging Face config as a dict (never code). `weights` are part files, each a
     safetensors file (see edgepipe.weights in DESIGN §2), that together hold every tensor of the
-    stage; other tensors in them are ignored. Matrices are held in `weight_format`; None: in `dtype`.
+    stage; other tensors in them are ignored. Matrices are held in `weight_format`, or as `dtype`
+    where that is None.
     """
 
     config: Mapping[str, Any]

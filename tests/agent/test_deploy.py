@@ -65,6 +65,7 @@ def test_a_stage_that_can_be_passes(changes: dict[str, Any]) -> None:
         ({"num_slots": 1025}, "a stage cannot have slots 1025, only 1 to 1024"),
         ({"num_groups": 0}, "a stage cannot have groups 0, only 1 to 8"),
         ({"num_groups": 9}, "a stage cannot have groups 9, only 1 to 8"),
+        ({"max_draft": 65}, "a stage cannot have guesses in a frame 65, only 0 to 64"),
         ({"max_positions": 0}, "a stage cannot have positions 0, only 1 to 4194304"),
         ({"prefill_chunk": 0}, "a stage cannot have rows of a prefill chunk 0, only 1 to 16384"),
         ({"hidden_size": 1 << 19}, "a stage cannot have hidden size 524288, only 1 to 262144"),
@@ -123,6 +124,7 @@ SAME_WEIGHTS = {
     "num_stages": 2,
     "codec": frame_pb2.CODEC_INT8,
     "num_groups": 1,
+    "max_draft": 8,
 }
 OTHER_WEIGHTS = {
     "engine": "torch",
@@ -202,17 +204,6 @@ def test_a_part_that_is_not_in_the_cache_is_named(store: WeightStore) -> None:
 def test_a_part_cannot_name_a_file_elsewhere(store: WeightStore) -> None:
     with pytest.raises(DamagedWeights):
         deploy.stage_spec(load(weights=["../../etc/passwd"]), store)
-
-
-@pytest.mark.parametrize("name", ["torch", "emulated"])
-def test_an_engine_is_made_by_its_name(name: str) -> None:
-    engine: Engine = deploy.make_engine(name, torch.device("cpu"))
-    assert type(engine).__name__.lower() == f"{name}engine"
-
-
-def test_an_engine_that_is_not_here_is_refused_with_those_that_are() -> None:
-    with pytest.raises(StageError, match=r"^this agent has no engine 'onnx', only torch and"):
-        deploy.make_engine("onnx", torch.device("cpu"))
 
 
 # ------------------------------------------------------------------------------ the stage's core

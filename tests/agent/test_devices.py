@@ -163,4 +163,4 @@ def test_a_machine_is_the_same_for_all_hosts_on_it() -> None:
 def test_the_libraries_that_compute_are_named_without_importing_them() -> None:
     found = {"torch": version("torch"), "transformers": version("transformers")}
     words = [f"edgepipe {__version__}", *(f"{name} {each}" for name, each in found.items())]
-    assert libraries() == ", ".join(words)
+    assert libraries().startswith(", ".join(words))

@@ -158,4 +158,4 @@ async def test_a_token_that_nobody_asked_for_ends_the_first_stage() -> None:
 
 def ring_admit(runner: Runner) -> None:
     assert runner.batching is not None
-    runner.batching.admit(SequenceId(1), (5, 6))
+    runner.batching.admit(SequenceId(1), (5, 6), max_tokens=9)

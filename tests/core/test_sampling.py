@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgepipe.core.frame import Likely
 from edgepipe.core.sampling import Sampling, sample
 from edgepipe.errors import StageError, UsageError
 
@@ -215,7 +217,7 @@ def test_the_log_probability_is_that_of_the_unmodified_logits(
     values: list[float], sampling: Sampling
 ) -> None:
     row = logits(*values)
-    token, logprob = sample(row, sampling, 3)
+    token, logprob, _ = sample(row, sampling, 3)
     assert logprob == pytest.approx(math.log(probabilities(row)[token]), abs=1e-5)
 
 
@@ -223,6 +225,89 @@ def test_the_logits_are_left_as_they_are() -> None:
     row = logits(3, 1, 2)
     row.flags.writeable = False
     sample(row, Sampling(temperature=0.5, top_p=0.9, top_k=2, seed=1), 0)
+
+
+# --------------------------------------------------------------------- biases and penalties
+
+COUNTS = st.dictionaries(st.integers(0, 5), st.integers(0, 3), max_size=6)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    values=st.lists(st.integers(-8, 8).map(float), min_size=6, max_size=6),
+    counts=COUNTS,
+    presence=st.integers(-4, 4).map(lambda half: half / 2),
+    frequency=st.integers(-4, 4).map(lambda half: half / 2),
+    biases=st.dictionaries(st.integers(0, 8), st.integers(-100, 100).map(float), max_size=4),
+    temperature=st.sampled_from([0.0, 1.0]),
+)
+def test_biases_and_penalties_sample_as_logits_that_were_changed_by_hand(
+    *,
+    values: list[float],
+    counts: dict[int, int],
+    presence: float,
+    frequency: float,
+    biases: dict[int, float],
+    temperature: float,
+) -> None:
+    row = logits(*values)
+    row.flags.writeable = False
+    changed = [
+        value
+        + biases.get(token, 0.0)
+        - presence * (counts.get(token, 0) > 0)
+        - frequency * counts.get(token, 0)
+        for token, value in enumerate(values)
+    ]
+    sampling = Sampling(
+        temperature=temperature,
+        presence_penalty=presence,
+        frequency_penalty=frequency,
+        logit_bias=tuple(biases.items()),
+        seed=4,
+    )
+    plain = Sampling(temperature=temperature, seed=4)
+    for position in range(5):
+        token, logprob, _ = sample(row, sampling, position, counts)
+        assert token == sample(logits(*changed), plain, position).token
+        assert logprob == pytest.approx(math.log(probabilities(row)[token]), abs=1e-5)
+
+
+def test_a_ban_and_a_wish_beat_the_model() -> None:
+    row = logits(5, 1, 0, 0)
+    assert sample(row, Sampling(logit_bias=((0, -100.0),)), 0).token == 1
+    assert sample(row, Sampling(logit_bias=((3, 100.0),)), 0).token == 3
+
+
+def test_a_penalty_grows_with_every_repetition_only_where_frequency_is_meant() -> None:
+    row = logits(3, 0)
+    often = {0: 9}
+    assert sample(row, Sampling(presence_penalty=2), 0, often).token == 0
+    assert sample(row, Sampling(frequency_penalty=0.5), 0, {0: 5}).token == 0
+    assert sample(row, Sampling(frequency_penalty=0.5), 0, often).token == 1
+    assert not Sampling(logit_bias=((0, 1.0),)).penalises
+
+
+# ---------------------------------------------------------------------------- likeliest tokens
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=TIED, sampling=SAMPLINGS, count=st.integers(0, 20))
+def test_the_likeliest_come_in_order_with_their_log_probabilities(
+    values: list[float], sampling: Sampling, count: int
+) -> None:
+    row = logits(*values)
+    wanted = replace(sampling, num_likely=count, logit_bias=((0, -100.0),))
+    order = sorted(range(len(values)), key=lambda token: (-values[token], token))[:count]
+    likely = sample(row, wanted, 3).likely
+    assert [each.token for each in likely] == order
+    for each in likely:
+        assert each.logprob == pytest.approx(math.log(probabilities(row)[each.token]), abs=1e-5)
+
+
+def test_a_token_without_any_probability_may_be_among_the_likeliest() -> None:
+    likely = sample(logits(0, -math.inf), Sampling(num_likely=5), 0).likely
+    assert likely == (Likely(0, 0.0), Likely(1, -math.inf))
 
 
 # --------------------------------------------------------------------------------- extremes
@@ -251,7 +336,7 @@ def test_a_temperature_near_zero_is_greedy_without_overflow(temperature: float) 
 
 def test_huge_logits_do_not_overflow() -> None:
     row = logits(3e38, 3e38, -3e38)
-    token, logprob = sample(row, Sampling(temperature=1.0, seed=1), 0)
+    token, logprob, _ = sample(row, Sampling(temperature=1.0, seed=1), 0)
     assert token in {0, 1}
     assert logprob == pytest.approx(math.log(0.5))
 
@@ -271,7 +356,7 @@ def test_logits_without_any_candidate_end_the_stage_too() -> None:
 
 
 def test_a_vocabulary_of_one_token_leaves_no_choice() -> None:
-    assert sample(logits(-2.5), Sampling(temperature=1.0, top_p=0.5), 3) == (0, 0.0)
+    assert sample(logits(-2.5), Sampling(temperature=1.0, top_p=0.5), 3) == (0, 0.0, ())
 
 
 # --------------------------------------------------------------------------------- settings
@@ -290,10 +375,24 @@ def test_a_vocabulary_of_one_token_leaves_no_choice() -> None:
         ("top_k", -1, r"top_k must be 0 (off) or more, not -1"),
         ("seed", -1, r"seed must lie in [0, 2^64), not -1"),
         ("seed", 1 << 64, r"seed must lie in [0, 2^64), not 18446744073709551616"),
+        ("presence_penalty", 2.1, r"presence_penalty must lie in [-2, 2], not 2.1"),
+        ("presence_penalty", math.nan, r"presence_penalty must lie in [-2, 2], not nan"),
+        ("frequency_penalty", -2.5, r"frequency_penalty must lie in [-2, 2], not -2.5"),
+        ("logit_bias", ((1, 101.0),), r"logit_bias must lie in [-100, 100], not 101.0"),
+        ("logit_bias", ((1, math.nan),), r"logit_bias must lie in [-100, 100], not nan"),
+        ("logit_bias", ((-1, 1.0),), r"logit_bias must name tokens by their ids, not -1"),
+        ("logit_bias", ((1, 1.0), (1, 2.0)), r"logit_bias must name a token once"),
+        (
+            "logit_bias",
+            tuple((token, 1.0) for token in range(1025)),
+            r"logit_bias may name 1024 tokens at most, not 1025",
+        ),
+        ("num_likely", 21, r"num_likely must lie in [0, 20], not 21"),
+        ("num_likely", -1, r"num_likely must lie in [0, 20], not -1"),
     ],
 )
 def test_settings_out_of_bounds_are_refused_in_one_sentence(
-    field: str, value: float, sentence: str
+    field: str, value: object, sentence: str
 ) -> None:
     with pytest.raises(UsageError) as refused:
         Sampling(**{field: value})  # type: ignore[arg-type]

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgepipe.core.drawing import Draw
 from edgepipe.core.frame import (
     DType,
     FinishReason,
     Header,
     JobId,
+    Likely,
     SampledToken,
     SequenceId,
     Span,
 )
-from edgepipe.core.sampling import Sampling
-from edgepipe.core.stage import Admission, Draw, Intake, Tails
+from edgepipe.core.sampling import Choice, Sampling
+from edgepipe.core.stage import Admission, Intake, Tails
 from edgepipe.errors import WireError
 
 HIDDEN = 8
@@ -92,6 +95,7 @@ def test_frames_of_another_epoch_are_dropped_and_counted_whatever_is_in_them() -
     assert stage.takes(frame((0, 2, 1)))
 
 
+ONLY_SPAN = "where each row after the first of an only span is one"
 REFUSED = {
     "another job": (
         frame((0, 2, 1), job=JobId("other")),
@@ -138,6 +142,18 @@ REFUSED = {
     "positions beyond the cache": (
         frame((0, 2, 1), (1, 8, 3)),
         "positions 8 to 11 leave the cache of 10",
+    ),
+    "guesses that it has no rows for": (
+        frame((0, 2, 2), drafts=(7, 8)),
+        f"a frame of 1 spans and 2 rows holds 2 guesses, {ONLY_SPAN}",
+    ),
+    "guesses beside other rows": (
+        frame((0, 2, 3), drafts=(7,)),
+        f"a frame of 1 spans and 3 rows holds 1 guesses, {ONLY_SPAN}",
+    ),
+    "guesses in a frame of two": (
+        frame((0, 2, 1), (1, 0, 1), drafts=(7,)),
+        f"a frame of 2 spans and 2 rows holds 1 guesses, {ONLY_SPAN}",
     ),
     "a gap": (frame((0, 3, 1)), "slot 0 holds 2 positions, a span cannot begin at 3"),
     "a gap behind a good span": (
@@ -199,7 +215,7 @@ def admission(**changes: object) -> Admission:
 
 
 def tails(*admissions: Admission) -> Tails:
-    table = Tails()
+    table = Tails(max_sequences=3)
     for each in admissions or (admission(),):
         table.admit(each)
     return table
@@ -207,7 +223,12 @@ def tails(*admissions: Admission) -> Tails:
 
 def draw_one(table: Tails, header: Header, token: int) -> SampledToken | None:
     (draw,) = table.due(header)
-    return table.record(header, draw, token, -0.25)
+    (sampled,) = table.record(header, draw, choices(token)) or (None,)
+    return sampled
+
+
+def choices(*tokens: int) -> list[Choice]:
+    return [Choice(token, -0.25, ()) for token in tokens]
 
 
 def test_only_the_last_chunk_of_a_prompt_is_sampled_from() -> None:
@@ -257,8 +278,8 @@ def test_each_span_of_a_frame_is_sampled_for_its_own_sequence() -> None:
     draws = table.due(header)
     assert [(draw.span, draw.position) for draw in draws] == [(0, 3), (2, 5)]
     assert draws[1].sampling == warm
-    sampled = [table.record(header, draw, 5, 0.0) for draw in draws]
-    assert [(one.sequence, one.slot) for one in sampled if one] == [(0, 0), (20, 2)]
+    sampled = [one for draw in draws for one in table.record(header, draw, choices(5))]
+    assert [(one.sequence, one.slot) for one in sampled] == [(0, 0), (20, 2)]
 
 
 def test_a_sequence_that_nobody_admitted_is_not_sampled() -> None:
@@ -277,7 +298,7 @@ def test_a_token_of_a_sequence_that_was_cancelled_while_it_was_computed_is_dropp
     header = frame((0, 0, 3))
     (draw,) = table.due(header)
     table.cancel(SEQUENCE)
-    assert table.record(header, draw, 5, 0.0) is None
+    assert table.record(header, draw, choices(5)) == ()
 
 
 def test_a_replay_feeds_emitted_tokens_back_and_samples_none_of_them_again() -> None:
@@ -298,3 +319,88 @@ def test_logits_are_wanted_for_prompt_rows_of_a_sequence_that_asked() -> None:
     assert not table.wants_logits(frame((0, 3, 1)))
     table.cancel(SEQUENCE)
     assert not table.wants_logits(frame((0, 0, 2)))
+
+
+def guessed(*drafts: int, start: int = 3) -> Header:
+    """A token of the sequence in slot 0, and guesses behind it."""
+    return frame((0, start, 1 + len(drafts)), drafts=drafts)
+
+
+def found(sampled: Sequence[SampledToken]) -> list[tuple[int, int, FinishReason | None]]:
+    return [(one.position, one.token, one.finish) for one in sampled]
+
+
+def after_prompt(**changes: object) -> Tails:
+    table = tails(admission(**{"max_tokens": 9, **changes}))
+    assert draw_one(table, frame((0, 0, 3)), token=5)
+    return table
+
+
+def test_a_frame_with_guesses_is_sampled_from_its_first_row_on() -> None:
+    table = after_prompt()
+    (draw,) = table.due(guessed(6, 7))
+    assert (draw.span, draw.position, draw.drafts) == (0, 4, (6, 7))
+    tokens = table.record(guessed(6, 7), draw, choices(6, 7, 4))
+    assert found(tokens) == [(4, 6, None), (5, 7, None), (6, 4, None)]
+    (draw,) = table.due(guessed(6, start=6))
+    assert draw.position == 7
+
+
+def test_guesses_that_begin_elsewhere_are_not_sampled_from() -> None:
+    table = after_prompt()
+    assert table.due(guessed(6, 7, start=4)) == ()
+    assert table.due(guessed(6, 7, start=2)) == ()
+
+
+def test_what_follows_an_eos_token_among_the_guesses_is_dropped() -> None:
+    table = after_prompt()
+    (draw,) = table.due(guessed(EOS, 7))
+    tokens = table.record(guessed(EOS, 7), draw, choices(EOS, 7, 4))
+    assert found(tokens) == [(4, EOS, FinishReason.STOP)]
+    assert table.due(guessed(start=5)) == ()
+
+
+def test_max_tokens_end_a_sequence_among_its_guesses() -> None:
+    table = after_prompt(max_tokens=3)
+    (draw,) = table.due(guessed(6, 7, 8))
+    tokens = table.record(guessed(6, 7, 8), draw, choices(6, 7, 4))
+    assert found(tokens) == [(4, 6, None), (5, 7, FinishReason.LENGTH)]
+
+
+def test_a_sequence_that_is_cancelled_loses_all_that_was_drawn() -> None:
+    table = after_prompt()
+    (draw,) = table.due(guessed(6))
+    table.cancel(SEQUENCE)
+    assert table.record(guessed(6), draw, choices(6, 7)) == ()
+
+
+def test_what_a_penalty_is_for_is_counted_without_the_prompt() -> None:
+    table = after_prompt(sampling=Sampling(frequency_penalty=0.5))
+    (draw,) = table.due(guessed(5))
+    assert draw.counts == {5: 1}
+    table.record(guessed(5), draw, choices(5, 6))
+    (draw,) = table.due(frame((0, 5, 1)))
+    assert draw.counts == {5: 2, 6: 1}
+
+
+def test_nothing_is_counted_where_nothing_is_penalised() -> None:
+    (draw,) = after_prompt().due(guessed(6))
+    assert draw.counts == {}
+
+
+def test_likely_tokens_travel_with_the_sampled_one() -> None:
+    table, likely = tails(), (Likely(5, -0.25), Likely(6, -2.0))
+    (draw,) = table.due(frame((0, 0, 3)))
+    (sampled,) = table.record(frame((0, 0, 3)), draw, [Choice(5, -0.25, likely)])
+    assert sampled.likely == likely
+
+
+def test_a_sequence_is_known_once() -> None:
+    with pytest.raises(WireError, match=r"^sequence 0 is admitted already$"):
+        tails().admit(admission())
+
+
+def test_the_table_of_sequences_is_bounded() -> None:
+    table = tails(*(admission(sequence=SequenceId(number)) for number in range(3)))
+    with pytest.raises(WireError, match=r"^sequence 3 is one too many: 3 are here$"):
+        table.admit(admission(sequence=SequenceId(3)))

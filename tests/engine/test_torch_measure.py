@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from edgepipe.core.frame import DType
 from edgepipe.core.measured import Measurement
 from edgepipe.engine.torch import bench, measure_training
-from edgepipe.engine.torch.bench import Call, Target
+from edgepipe.engine.torch.bench import Call, Target, random_engine
 from edgepipe.engine.torch.measure import _inference, measure_items
 from edgepipe.engine.torch.median import MAX_REPEATS, medians_s
 from edgepipe.engine.torch.sample import random_stage
@@ -60,6 +60,7 @@ def target(clock: Callable[[Callable[[], object]], float], **changes: Any) -> Ta
         asked=replace(ASKED, **changes),
         device=torch.device("cpu"),
         clock=clock,
+        make=random_engine,
     )
 
 

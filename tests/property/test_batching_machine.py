@@ -50,7 +50,7 @@ class BatchingMachine(RuleBasedStateMachine):
         self.num_admitted += 1
         prompt = [1000 * sequence + index for index in range(prompt_length)]
         self.model.sequences[sequence] = Known(prompt_length, prompt)
-        self.batching.admit(sequence, tuple(prompt))
+        self.batching.admit(sequence, tuple(prompt), max_tokens=1000)
 
     @rule()
     def send(self) -> None:

@@ -169,7 +169,16 @@ def test_a_node_out_of_bounds_is_refused(change, sentence):
 REQUEST = Request(
     sequence=SequenceId(3),
     prompt_ids=(1, 2, 3),
-    sampling=Sampling(temperature=0.7, top_p=0.9, top_k=40, seed=2**63),
+    sampling=Sampling(
+        temperature=0.7,
+        top_p=0.9,
+        top_k=40,
+        seed=2**63,
+        presence_penalty=0.3,
+        frequency_penalty=-1.1,
+        logit_bias=((0, 0.5), (49151, -100.0)),
+        num_likely=20,
+    ),
     max_tokens=64,
     eos_ids=frozenset({2, 7}),
     prompt_logits=True,

@@ -10,7 +10,7 @@ import torch
 
 from edgepipe.core.frame import Span
 from edgepipe.core.measured import Measurement
-from edgepipe.engine.base import StageSpec
+from edgepipe.engine.base import Engine, StageSpec
 from edgepipe.engine.torch.anatomy import Cut
 from edgepipe.engine.torch.architecture import read_config, torch_dtype
 from edgepipe.engine.torch.engine import TorchEngine
@@ -21,15 +21,29 @@ from edgepipe.engine.torch.stage_model import StageModel
 Clock = Callable[[Callable[[], object]], float]
 """Runs a call on the device to its end, and gives the seconds that it took there."""
 
+Make = Callable[[Mapping[str, Any], Measurement, Cut, torch.device], Engine]
+"""A stage of a model, cut so, with random weights on the device."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What is measured, and with what: the model, the points, the device and its clock."""
+    """What is measured, and with what: the model, the points, the device and its clock.
+
+    `asked` names the engine, of which `make` gives a stage with random weights. Where
+    `empty_takes_ids`, one with nothing in it is an embedding, for want of something emptier.
+    """
 
     config: Mapping[str, Any]
     asked: Measurement
     device: torch.device
     clock: Clock
+    make: Make
+    empty_takes_ids: bool = False
+
+    def takes_ids(self, cut: Cut) -> bool:
+        """Whether a stage is fed with tokens."""
+        is_empty = not cut.layers and not cut.head
+        return cut.embedding or (self.empty_takes_ids and is_empty)
 
     @property
     def hidden_size(self) -> int:
@@ -53,26 +67,34 @@ class Call(NamedTuple):
 Times = Mapping[Call, float]
 
 
-class Bench:
-    """A stage of the model with random weights, and the calls that are timed."""
+def random_engine(
+    config: Mapping[str, Any], asked: Measurement, cut: Cut, device: torch.device
+) -> Engine:
+    """A stage of the model with random weights. Raises ModelError where it cannot be cut."""
+    spec = StageSpec(
+        config=config,
+        first=cut.first,
+        end=cut.end,
+        embedding=cut.embedding,
+        head=cut.head,
+        dtype=asked.dtype,
+        num_slots=max(asked.decode_rows),
+        max_positions=asked.capacity,
+        weight_format=asked.weight_format,
+    )
+    model, anatomy = random_stage(config, asked.dtype, cut, device)
+    engine = TorchEngine(str(device))
+    engine.take(StageModel(model, anatomy, cut), anatomy, cut, spec)
+    return engine
 
-    def __init__(self, target: Target, cut: Cut) -> None:
-        asked = target.asked
+
+class Bench:
+    """A stage of the model, and the calls that are timed; `ids`: it takes tokens, not rows."""
+
+    def __init__(self, target: Target, engine: Engine, *, ids: bool) -> None:
         self._target = target
-        self._embedding = cut.embedding
-        spec = StageSpec(
-            config=target.config,
-            first=cut.first,
-            end=cut.end,
-            embedding=cut.embedding,
-            head=cut.head,
-            dtype=asked.dtype,
-            num_slots=max(asked.decode_rows),
-            max_positions=asked.capacity,
-        )
-        model, anatomy = random_stage(target.config, asked.dtype, cut, target.device)
-        self._engine = TorchEngine(str(target.device))
-        self._engine.take(StageModel(model, anatomy, cut), anatomy, cut, spec)
+        self._engine = engine
+        self._ids = ids
 
     def times(self, calls: Sequence[Call], on_call: Callable[[], None]) -> Times:
         """Seconds of each call; `on_call` as in `medians_s`."""
@@ -100,7 +122,7 @@ class Bench:
 
     def _rows(self, rows: int) -> torch.Tensor:
         device = self._target.device
-        if self._embedding:
+        if self._ids:
             return torch.randint(self._target.vocab_size, (rows,), device=device)
         dtype = torch_dtype(self._target.asked.dtype)
         return torch.randn((rows, self._target.hidden_size), device=device).to(dtype)

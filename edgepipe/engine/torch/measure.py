@@ -95,7 +95,12 @@ def _item(
 def _times(target: Target, cut: Cut, calls: Sequence[Call], counter: _Counter) -> Times:
     """Of a bench that is gone afterwards: only the collector frees a model's weights."""
     try:
-        return Bench(target, cut).times(calls, counter.timed)
+        engine = target.make(target.config, target.asked, cut, target.device)
+        bench = Bench(target, engine, ids=target.takes_ids(cut))
+        try:
+            return bench.times(calls, counter.timed)
+        finally:
+            engine.unload()
     finally:
         gc.collect()
 

@@ -57,7 +57,20 @@ def model_shape(name: str, config: Mapping[str, Any]) -> ModelShape:
             for weights in (embedding, *layers, head)
             for tensor_name, tensor in weights.items()
         },
+        matrices=_matrices(model, anatomy),
     )
+
+
+def _matrices(model: Any, anatomy: Anatomy) -> tuple[str, ...]:
+    """The weights of linear modules, by the names of a checkpoint that has them as they are.
+
+    Experts that a model merges into one tensor are none.
+    """
+    weights = dict(outside_weights(model, anatomy, anatomy.after))
+    for index in range(anatomy.num_layers):
+        weights.update(layer_weights(model, anatomy, index))
+    stored = checkpoint_weights(model, weights)
+    return tuple(name for name, each in weights.items() if each.ndim == 2 and name in stored)
 
 
 def outside_weights(model: Any, anatomy: Anatomy, modules: tuple[str, ...]) -> Weights:

@@ -8,12 +8,14 @@ from edgepipe.core.frame import Codec
 from edgepipe.core.measured import Items, Measured, Measurement
 from edgepipe.core.speed import CodecSpeed, Curve, ItemSpeed
 from edgepipe.errors import WireError
-from edgepipe.transport.convert.bounds import few
+from edgepipe.transport.convert.bounds import few, text
 from edgepipe.transport.convert.frames import (
     codec_from_wire,
     codec_to_wire,
     dtype_from_wire,
     dtype_to_wire,
+    weight_format_from_wire,
+    weight_format_to_wire,
 )
 from edgepipe.wire.v1 import stage_pb2
 
@@ -34,6 +36,8 @@ def measurement_to_wire(asked: Measurement) -> stage_pb2.ProfileRequest:
         sequence_length=asked.sequence_length,
         rank=asked.rank,
         memory_bytes=asked.memory_bytes,
+        engine=asked.engine,
+        weight_format=weight_format_to_wire(asked.weight_format),
     )
 
 
@@ -47,6 +51,8 @@ def measurement_from_wire(wire: stage_pb2.ProfileRequest) -> Measurement:
         sequence_length=wire.sequence_length,
         rank=wire.rank,
         memory_bytes=wire.memory_bytes,
+        engine=text(wire.engine),
+        weight_format=weight_format_from_wire(wire.weight_format),
     )
 
 

@@ -1,0 +1,1 @@
+"""OpenAI-compatible HTTP: requests in, answers of a running pipeline out."""
