@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
+os.environ.setdefault("EDGEPIPE_ENGINE", "torch")  # or every test would measure two engines
 
 
 @pytest.fixture

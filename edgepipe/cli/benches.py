@@ -165,6 +165,7 @@ async def _bench(work: DecodeBench, where: Where, how: How) -> AsyncIterator[_Be
     async with deployed(prepared, where, how, work.max_positions, quiet=True) as running:
         assert running.surveyed is not None, "a bench makes its own plan"
         survey = running.surveyed.survey
+        how = replace(how, dtype=running.plan.inputs.dtype)
         asked = asked_of(prepared.shape, survey, how, work.max_positions)
         placement = placed(asked, running.plan)
         yield _Bench(

@@ -34,6 +34,7 @@ def chat(
     plan: options.PlanFile = None,
     engine: options.EngineOption = "auto",
     weights: options.Weights = "auto",
+    drafts: options.Drafts = options.DEFAULT_DRAFTS,
     dtype: options.Dtype = "auto",
     codec: options.CodecOption = "auto",
     fresh_profile: options.FreshProfile = False,
@@ -59,6 +60,7 @@ def chat(
         dtype=dtype,
         codec=codec,
         engine=engine,
+        drafts=drafts,
         weights=weights,
         fresh_profile=fresh_profile,
     )

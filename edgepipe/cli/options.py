@@ -121,6 +121,19 @@ Weights = Annotated[
     ),
 ]
 _ANSWER = "The answer"
+Drafts = Annotated[
+    int,
+    typer.Option(
+        "--drafts",
+        min=0,
+        max=64,
+        help="Tokens that are guessed at once from what was said before, where the pipeline has "
+        "time to spare; they change no answer. 0 is off.",
+        rich_help_panel=_CUT,
+    ),
+]
+DEFAULT_DRAFTS = 15
+"""A wrong guess of many more would cost what the right ones save."""
 MaxTokens = Annotated[
     int | None, typer.Option(help="At most so many tokens.", rich_help_panel=_ANSWER)
 ]
@@ -206,6 +219,7 @@ def how(
     codec: str,
     engine: str = "auto",
     weights: str = "auto",
+    drafts: int = 0,
     fresh_profile: bool = False,
 ) -> How:
     """How to cut the model. Raises UsageError."""
@@ -239,6 +253,7 @@ def how(
         dtype=_choice(dtype, DType, ("float32", "bfloat16", "float16"), "--dtype"),
         engine=None if engine == "auto" else engine,
         weight_formats=_weight_formats(weights),
+        max_draft=drafts,
         codec=_choice(codec, Codec, tuple(Codec), "--codec"),
         fresh_profile=fresh_profile,
     )

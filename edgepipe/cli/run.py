@@ -35,6 +35,7 @@ def run(
     plan: options.PlanFile = None,
     engine: options.EngineOption = "auto",
     weights: options.Weights = "auto",
+    drafts: options.Drafts = options.DEFAULT_DRAFTS,
     dtype: options.Dtype = "auto",
     codec: options.CodecOption = "auto",
     fresh_profile: options.FreshProfile = False,
@@ -63,6 +64,7 @@ def run(
         dtype=dtype,
         codec=codec,
         engine=engine,
+        drafts=drafts,
         weights=weights,
         fresh_profile=fresh_profile,
     )

@@ -131,6 +131,7 @@ def deployment(
         num_groups=chosen.num_groups,
         max_positions=chosen.inputs.max_positions,
         prefill_chunk=chosen.inputs.prefill_chunk,
+        max_draft=how.max_draft,
     )
 
 

@@ -35,7 +35,8 @@ class How:
     """How to cut the model, and what its stages hold and send. None means: choose.
 
     A `preferred` plan is taken where all of its devices are free, as by a run that is resumed.
-    `weight_formats` are of all stages where there is one, else of each.
+    `weight_formats` are of all stages where there is one, else of each. At most `max_draft` tokens
+    are guessed for a frame.
     """
 
     objective: Objective = Objective.LATENCY
@@ -51,6 +52,7 @@ class How:
     codec: Codec | None = None
     codec_backward: Codec | None = None
     num_slots: int = 1
+    max_draft: int = 0
     prefill_chunk: int = PREFILL_CHUNK
     prompt_tokens: int = DEFAULT_PROMPT_TOKENS
     batch: Batch | None = None

@@ -88,16 +88,19 @@ class Batches:
 
 
 def planned_batch(config: TrainConfig, dataset: Dataset, held_out: Dataset | None) -> work.Batch:
-    """What a step is planned for: its sequences, their average length, and the longest."""
+    """What a step is planned for: its sequences, their average length, the longest, and how much of
+    them has a target."""
     lengths = [len(example) for example in dataset.examples]
+    num_tokens = sum(lengths)
     longest = max(max(map(len, each.examples)) for each in (dataset, held_out) if each is not None)
     sequences = min(config.batch.sequences, len(lengths))
     wanted = config.batch.microbatches
     return work.Batch(
         mode=config.mode,
         sequences=sequences,
-        sequence_length=-(-sum(lengths) // len(lengths)),
+        sequence_length=-(-num_tokens // len(lengths)),
         longest=longest,
+        learned=dataset.num_targets / num_tokens,
         rank=config.lora.rank if config.lora is not None else 1,
         microbatches=None if wanted is None else min(wanted, sequences),
         recompute=config.plan.recompute,

@@ -13,6 +13,8 @@ from edgepipe.core.comparison import Comparison, Term, compare
 
 MIN_TOKENS = 16
 """Fewer tokens, or shorter prompts, say little of a profile."""
+LATE_TURNS = 4
+"""A meter that is read after the first token may miss that many turns that went by meanwhile."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,10 +29,17 @@ class Watch:
         self._meters.append(await self.running.pipeline.meter())
 
     def decode(self, answer: Answer) -> Comparison | None:
-        """The time of a token; None without a prediction, or with too few tokens."""
+        """The time of a token; None without a prediction, with too few tokens, or with guesses.
+
+        Guesses make turns of the ring fewer and longer than predicted.
+        """
         predicted = self.running.plan.predicted
         phase = None if predicted is None else predicted.decode
         if phase is None or len(self._meters) < 3 or answer.num_sampled < MIN_TOKENS:
+            return None
+        last_before, last_after = self._meters[1][-1], self._meters[2][-1]
+        turns = last_after.num_frames - last_before.num_frames
+        if turns < answer.num_sampled - 1 - LATE_TURNS:
             return None
         stage_s = _per_frame(self._meters[1], self._meters[2])
         return compare(phase, measured_s=1 / answer.tokens_per_s, stage_s=stage_s)

@@ -13,8 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from edgepipe.core.sampling import Choice, Logits, Sampling, sample
 
 
@@ -45,55 +43,16 @@ def draw_all(
     Raises:
         StageError: logits are not finite.
     """
-    plain = [
-        row
-        for draw, first in zip(draws, rows, strict=True)
-        if _is_plain(draw.sampling)
-        for row in range(first, first + 1 + len(draw.drafts))
-    ]
-    greedy = _greedy(logits, plain)
     return tuple(
-        tuple(_choices(logits, draw, first, greedy))
-        for draw, first in zip(draws, rows, strict=True)
+        tuple(_choices(logits[first:], draw)) for draw, first in zip(draws, rows, strict=True)
     )
 
 
-def _choices(
-    logits: Logits, draw: Draw, first: int, greedy: Mapping[int, Choice]
-) -> Iterator[Choice]:
+def _choices(logits: Logits, draw: Draw) -> Iterator[Choice]:
     counts = Counter(draw.counts)
     for index, guess in enumerate((*draw.drafts, None)):
-        row = first + index
-        choice = greedy.get(row) or sample(
-            logits[row], draw.sampling, draw.position + index, counts
-        )
+        choice = sample(logits[index], draw.sampling, draw.position + index, counts)
         yield choice
         if choice.token != guess:
             return
         counts[choice.token] += 1
-
-
-def _is_plain(sampling: Sampling) -> bool:
-    """The likeliest token, and nothing else is asked."""
-    return sampling.temperature == 0 and not (
-        sampling.penalises or sampling.logit_bias or sampling.num_likely
-    )
-
-
-@np.errstate(over="ignore")  # a difference too large for a float is -inf, which is meant
-def _greedy(logits: Logits, rows: Sequence[int]) -> dict[int, Choice]:
-    """What `sample` gives for plain rows, at once; rows that are not finite are left to it."""
-    if not rows:
-        return {}
-    chosen = logits if len(rows) == len(logits) else logits[list(rows)]
-    tokens = chosen.argmax(-1)
-    tops = chosen[np.arange(len(rows)), tokens]
-    if not np.isfinite(tops).all():
-        return {}
-    reach = np.subtract(chosen, tops[:, None])
-    np.exp(reach, out=reach)
-    logprobs = -np.log(reach.sum(-1))
-    return {
-        row: Choice(int(token), float(logprob), ())
-        for row, token, logprob in zip(rows, tokens, logprobs, strict=True)
-    }

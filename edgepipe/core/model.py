@@ -76,8 +76,9 @@ class ModelShape:
 
     def _own_bytes(self, item: Item, dtype: DType, weight_format: WeightFormat) -> int:
         matrices = set(self.matrices) if item != self.embedding else set[str]()
+        held = weight_format.of_head if item == self.head else weight_format
         return sum(
-            weight_format.bytes_of(self.parameters[name])
+            held.bytes_of(self.parameters[name])
             if name in matrices
             else self.parameters[name] * dtype.itemsize
             for name in item.tensors

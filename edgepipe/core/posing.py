@@ -4,6 +4,7 @@ decode    item_s = decode curve at the group's rows + rows · context · attenti
 prefill   item_s = prefill curve at the chunk's rows
                    + rows · half the prompt · prefill_attention_s
 training  item_s = forward (twice where it is computed again) + backward, at a microbatch's rows
+                   the head's for those of them that have a target
 links     latency + what the runtime adds on the sender + encoding there and decoding here;
           without a NIC's word, its best link is what it carries. Where gradients have another
           codec, both ways take as long as the slower one
@@ -90,7 +91,7 @@ class Asked:
         keys = {candidate.key for candidate in named.devices}
         return cls(
             model=model,
-            survey=named,
+            survey=named if work.batch is None else named.learning(work.batch.learned),
             work=work,
             stage_bytes=stage_bytes_of(model, work.workload),
             codec=codec,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from edgepipe.core.frame import Codec
@@ -112,6 +112,14 @@ class DeviceSpeed:
     codecs: dict[str, CodecSpeed] = field(default_factory=dict)
     overhead_s: float = 0.0
     engine: str = "torch"
+
+    def learning(self, share: float) -> DeviceSpeed:
+        """With a head that trains on so great a share of its rows."""
+        *others, head = self.items
+        trained = replace(
+            head, forward=head.forward.times(share), backward=head.backward.times(share)
+        )
+        return replace(self, items=(*others, trained))
 
     def codec_s(self, codec: Codec, num_values: int) -> tuple[float, float]:
         """Seconds to encode and to decode so many values."""

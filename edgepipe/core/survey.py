@@ -39,6 +39,10 @@ class Survey:
         speeds = dict(zip((each.key for each in self.devices), self.speeds, strict=True))
         return replace(self, devices=chosen, speeds=tuple(speeds[each.key] for each in chosen))
 
+    def learning(self, share: float) -> Survey:
+        """Every device with a head that trains on so great a share of its rows."""
+        return replace(self, speeds=tuple(speed.learning(share) for speed in self.speeds))
+
     def link(self, sender: Candidate, receiver: Candidate) -> Link:
         """The link from one device to another: a stated one, loopback, or one of no use."""
         stated = self._by_pair.get((sender.node, receiver.node))

@@ -1,7 +1,8 @@
 """What a stage's matrices are held as, whatever is computed in.
 
 int8   one byte a value, and at most a float32 scale for each block of 32
-int4   half a byte a value, and at most a float32 scale and a float32 minimum for each block of 32
+int4   half a byte a value, and at most a float32 scale and a float32 minimum for each block of 32;
+       the head, whose rounding costs most, is held as int8
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ class WeightFormat(StrEnum):
     FLOAT16 = "float16"
     INT8 = "int8"
     INT4 = "int4"
+
+    @property
+    def of_head(self) -> WeightFormat:
+        """What the head is held as."""
+        return WeightFormat.INT8 if self is WeightFormat.INT4 else self
 
     def bytes_of(self, num_values: int) -> int:
         """What a matrix of so many values takes, at most."""

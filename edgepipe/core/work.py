@@ -39,8 +39,9 @@ class TrainMode(StrEnum):
 class Batch:
     """What a training step learns from: so many sequences of so many tokens, on average.
 
-    `longest` is of any sequence, where they are unequal: memory is for that. The user may have
-    said into how many microbatches it is cut, and whether activations are computed again.
+    `longest` is of any sequence, where they are unequal: memory is for that. `learned` is the share
+    of tokens that have a target: of no others the head computes logits. The user may have said
+    into how many microbatches it is cut, and whether activations are computed again.
     """
 
     mode: TrainMode = TrainMode.LORA
@@ -48,6 +49,7 @@ class Batch:
     sequence_length: int = 512
     rank: int = 16
     longest: int | None = None
+    learned: float = 1.0
     microbatches: int | None = None
     recompute: bool | None = None
 

@@ -77,7 +77,7 @@ def test_what_cannot_be_measured_is_refused(changes: dict[str, Any], sentence: s
 
 def test_an_engine_that_is_not_measured_is_refused() -> None:
     with pytest.raises(StageError, match="only torch"):
-        check(request(engine="onnx"))
+        check(request(engine="llama"))
 
 
 def test_a_slower_device_takes_longer_by_its_factor() -> None:

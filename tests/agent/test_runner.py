@@ -204,6 +204,57 @@ async def test_tokens_drawn_at_random_depend_on_seed_and_position_alone(
     assert len(set(expected)) > 3
 
 
+async def test_guesses_leave_the_tokens_as_they_are_and_save_turns_of_the_ring(
+    engines: list[Engine],
+) -> None:
+    """Of a vocabulary of two words the text soon repeats itself."""
+    sampling = Sampling(logit_bias=((7, 100.0), (9, 100.0)))
+    texts, turns = [], []
+    for max_draft in (0, 7):
+        async with running_ring(engines, HIDDEN, max_draft=max_draft, prefill_chunk=8) as ring:
+            ring.admit(1, prompt_of(5), max_tokens=50, sampling=sampling)
+            found = await ring.tokens(1)
+            turns.append(ring.runners[0].num_frames)
+        assert [token.position for token in found] == list(range(5, 55))
+        assert found[-1].finish is FinishReason.LENGTH
+        texts.append([token.token for token in found])
+    assert texts[0] == texts[1]
+    assert turns[0] == 50
+    assert turns[1] < 25
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=0.7, top_p=0.9, seed=11),
+        Sampling(frequency_penalty=0.3, presence_penalty=0.1, num_likely=2),
+    ],
+)
+async def test_tokens_depend_on_no_guess_however_they_are_sampled(
+    engines: list[Engine], sampling: Sampling
+) -> None:
+    prompt, found = [7, 8, 9] * 4, []
+    for max_draft in (0, 7):
+        async with running_ring(engines, HIDDEN, max_draft=max_draft, prefill_chunk=8) as ring:
+            ring.admit(1, prompt, max_tokens=30, sampling=sampling)
+            found.append(await ring.tokens(1))
+    assert [token.token for token in found[0]] == [token.token for token in found[1]]
+    assert all(len(token.likely) == sampling.num_likely for token in found[1])
+
+
+async def test_a_prompt_that_is_cached_already_is_not_computed_again(
+    engines: list[Engine], generate: Generate
+) -> None:
+    reference = generate(24, 6)
+    async with running_ring(engines, HIDDEN, num_slots=1) as ring:
+        frames = []
+        for sequence in (1, 2):
+            ring.admit(sequence, prompt_of(24), max_tokens=6)
+            assert_same(await ring.token_ids(sequence), reference)
+            frames.append(ring.runners[-1].num_frames)
+    assert frames == [6 + 5, 6 + 5 + 1 + 5], "six chunks, then one of two tokens"
+
+
 async def test_the_logits_of_a_prompt_are_those_of_one_process(
     engines: list[Engine], model: Any
 ) -> None:

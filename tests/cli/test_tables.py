@@ -59,12 +59,12 @@ def make_work(num_slots: int = 1) -> Work:
     return Work(objective=Objective.LATENCY, workload=workload)
 
 
-def make_plan(limit: int = 2 * GIB, num_slots: int = 4) -> Plan:
+def make_plan(limit: int = 2 * GIB, num_slots: int = 4, slowness: tuple[float, ...] = ()) -> Plan:
     devices = (machine("attic", limit=limit), machine("cellar"), machine("desk", "cuda:0"))
     model = llama()
     asked = Asked.of(
         model,
-        surveyed(model, (*devices, machine("pi", limit=GIB))),
+        surveyed(model, (*devices, machine("pi", limit=GIB)), slowness),
         make_work(num_slots),
         nodes=("attic", "cellar", "desk"),
     )
@@ -85,7 +85,7 @@ def render(renderable: RenderableType, *, width: int = 100, terminal: bool = Fal
         ("table_no_nodes", nodes_table(())),
         ("table_plan", plan_table(make_plan())),
         ("table_plan_short", plan_table(make_plan(limit=GIB // 2))),
-        ("table_rivals", rivals_table(make_plan())),
+        ("table_rivals", rivals_table(make_plan(slowness=(1.0, 4.0, 2.0, 1.0)))),
     ],
 )
 def test_golden(name: str, renderable: RenderableType, golden: Callable[[str, str], None]) -> None:

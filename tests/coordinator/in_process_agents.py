@@ -94,7 +94,7 @@ class Agent:
             baseline_bytes=0,
             port=self.worker_port,
             num_threads=1,
-            engines=("emulated",),
+            engines=("torch", "emulated"),
             lease=self.book.view(CPU),
         )
         return NodeProfile(

@@ -102,7 +102,7 @@ class _Build:
         name = f"{module}.weight"
         meta = self._model.get_parameter(name)
         if self._bits is not None and meta.shape[1] % BLOCK == 0:
-            return self._blocks(name, meta, _EMBEDDING_BITS)
+            return self._blocks(name, meta, _EMBEDDING_BITS, kept={_EMBEDDING_BITS})
         dtype = TORCH_DTYPES[self._tensors.stored(name).dtype]
         values = self._tensors.values(name, meta)
         return values.to(dtype) if dtype in {torch.float16, torch.bfloat16} else values
@@ -139,12 +139,13 @@ class _Build:
         bias = None
         if module.bias is not None:
             bias = self._tensors.values(f"{path}.bias", module.bias)
-        return BlockLinear(self._blocks(f"{path}.weight", module.weight, bits), bias)
+        blocks = self._blocks(f"{path}.weight", module.weight, bits, kept={bits, self._bits})
+        return BlockLinear(blocks, bias)
 
-    def _blocks(self, name: str, meta: torch.Tensor, bits: int) -> Blocks:
-        """A matrix in blocks of `bits`, or of the format's own bits if it lies so in its file."""
+    def _blocks(self, name: str, meta: torch.Tensor, bits: int, *, kept: set[int]) -> Blocks:
+        """A matrix as it lies in its file if that has one of the `kept` bits, or rounded anew."""
         blocks = self._tensors.blocks(name, meta)
-        if blocks is not None and blocks.bits in {bits, self._bits}:
+        if blocks is not None and blocks.bits in kept:
             return blocks
         return rounded(self._tensors.values(name, meta), bits)
 

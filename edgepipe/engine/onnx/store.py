@@ -99,8 +99,9 @@ def _version(distribution: str) -> str:
 
 def _part_id(path: Path) -> str:
     """A part in a store of blobs is named by its hash."""
-    if _ENTRY.fullmatch(path.name):
-        return path.name
+    stem = path.name.partition(".")[0]
+    if _ENTRY.fullmatch(stem):
+        return stem
     found = path.stat()
     return f"{path.resolve()}:{found.st_size}:{found.st_mtime_ns}"
 

@@ -11,7 +11,7 @@ import torch
 from edgepipe.engine.base import Progress, StageSpec
 from edgepipe.engine.onnx.blocks import Blocks, from_gguf
 from edgepipe.engine.torch.anatomy import Anatomy
-from edgepipe.engine.torch.gguf_rows import _processor, _row_order, read_gguf
+from edgepipe.engine.torch.gguf_rows import processor_of, read_gguf, row_order
 from edgepipe.engine.torch.merging import adapter_scale, pairs_of
 from edgepipe.engine.torch.part import StoredTensor, read_part
 from edgepipe.engine.torch.weights import read_plain
@@ -50,7 +50,7 @@ class StageTensors:
             return None
         if stored.gguf.shape != tuple(meta.shape):
             return None
-        order = _row_order(_processor(stored.gguf, self._config), stored.gguf)
+        order = row_order(processor_of(stored.gguf, self._config), stored.gguf)
         if order is None or order.ndim != 1:
             return None
         raw = np.frombuffer(b"".join(stored.pieces(stored.num_bytes)), dtype=np.uint8)

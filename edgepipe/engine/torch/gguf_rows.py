@@ -36,9 +36,9 @@ def read_gguf(
     """Fill `target` from a tensor with a GGUF origin. Raises DamagedWeights on another shape."""
     origin = stored.gguf
     assert origin is not None
-    process = _processor(origin, config)
+    process = processor_of(origin, config)
     pieces = _counted(_pieces(stored, origin), advance, stored.num_bytes / _num_rows(origin))
-    order = None if math.prod(origin.shape) <= _WHOLE_VALUES else _row_order(process, origin)
+    order = None if math.prod(origin.shape) <= _WHOLE_VALUES else row_order(process, origin)
     if order is None:
         _copy(stored, process(np.concatenate(list(pieces)).reshape(origin.shape)), target)
         return
@@ -53,7 +53,7 @@ def read_gguf(
         first += len(rows)
 
 
-def _processor(origin: GgufOrigin, config: Mapping[str, Any]) -> Process:
+def processor_of(origin: GgufOrigin, config: Mapping[str, Any]) -> Process:
     processor = TENSOR_PROCESSORS.get(origin.architecture, TensorProcessor)(config=dict(config))
 
     def process(rows: Rows) -> Rows:
@@ -66,7 +66,7 @@ def _processor(origin: GgufOrigin, config: Mapping[str, Any]) -> Process:
     return process
 
 
-def _row_order(process: Process, origin: GgufOrigin) -> NDArray[np.int64] | None:
+def row_order(process: Process, origin: GgufOrigin) -> NDArray[np.int64] | None:
     """Which source row stands at each place: [rows], or [1, rows] where rows become columns.
 
     None where `process` does more than move rows.
