@@ -88,19 +88,17 @@ class Batches:
 
 
 def planned_batch(config: TrainConfig, dataset: Dataset, held_out: Dataset | None) -> work.Batch:
-    """What a step is planned for: its sequences, their average length, the longest, and how much of
-    them has a target."""
-    lengths = [len(example) for example in dataset.examples]
-    num_tokens = sum(lengths)
+    """What a step is planned for: sequences, their average length, the longest, and the targets."""
+    num_examples = len(dataset.examples)
     longest = max(max(map(len, each.examples)) for each in (dataset, held_out) if each is not None)
-    sequences = min(config.batch.sequences, len(lengths))
+    sequences = min(config.batch.sequences, num_examples)
     wanted = config.batch.microbatches
     return work.Batch(
         mode=config.mode,
         sequences=sequences,
-        sequence_length=-(-num_tokens // len(lengths)),
+        sequence_length=-(-dataset.num_tokens // num_examples),
         longest=longest,
-        learned=dataset.num_targets / num_tokens,
+        learned=dataset.num_targets / dataset.num_tokens,
         rank=config.lora.rank if config.lora is not None else 1,
         microbatches=None if wanted is None else min(wanted, sequences),
         recompute=config.plan.recompute,

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from edgepipe.agent import deploy
 from edgepipe.agent.weights import WeightStore
 from edgepipe.core.frame import Codec, DType
 from edgepipe.core.payload import payload_bytes
-from edgepipe.engine.base import Engine
 from edgepipe.errors import DamagedWeights, StageError, WireError
 from edgepipe.wire.v1 import frame_pb2, stage_pb2
 

@@ -26,7 +26,7 @@ from edgepipe.agent.weights import WeightStore
 from edgepipe.core.api import API
 from edgepipe.core.profile import Address
 from edgepipe.core.speed import RUNTIME_S
-from edgepipe.errors import EdgepipeError, LeaseHeld, LeaseLost, StageError, WireError
+from edgepipe.errors import EdgepipeError, LeaseHeld, LeaseLost, ModelError, StageError, WireError
 from edgepipe.transport import convert
 from edgepipe.transport.channel import bind, create_server, open_channel
 from edgepipe.transport.status import from_rpc_error
@@ -34,6 +34,9 @@ from edgepipe.wire.v1 import frame_pb2, stage_pb2, stage_pb2_grpc
 
 DEADLINE_S = 60
 FENCE = 7
+
+
+SIZES_OF_BLOCKS = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 32}
 
 
 def request(**changes: Any) -> stage_pb2.ProfileRequest:
@@ -180,6 +183,28 @@ async def test_progress_comes_first_and_then_what_was_measured(worker: Worker) -
     assert measured.items.head.decode.at(1) > 0
     assert set(measured.codecs) == {"bf16", "int8", "int4"}
     assert measured.overhead_s > RUNTIME_S
+
+
+@pytest.mark.parametrize(
+    "weight_format", [frame_pb2.WEIGHT_FORMAT_UNSPECIFIED, frame_pb2.WEIGHT_FORMAT_INT8]
+)
+async def test_onnx_runtime_is_measured_too(worker: Worker, weight_format: int) -> None:
+    config = json.dumps({**config_dict(CONFIGS["llama, tied"]), **SIZES_OF_BLOCKS})
+    last = (await worker.profile(engine="onnx", config_json=config, weight_format=weight_format))[
+        -1
+    ]
+    measured = convert.measured_from_wire(last.profiled)
+    (layer,) = measured.items.layers
+    assert layer.decode.rows == (1, 2)
+    assert layer.prefill.rows == (1, 16)
+    assert layer.prefill.at(16) > 0
+    assert measured.items.head.decode.at(1) > 0
+
+
+async def test_what_onnx_runtime_does_not_run_is_said(worker: Worker) -> None:
+    config = json.dumps(config_dict(CONFIGS["gpt2, learned positions"]))
+    with pytest.raises(ModelError, match="use --engine torch"):
+        await worker.profile(engine="onnx", config_json=config)
 
 
 @pytest.mark.parametrize("rank", [0, 4], ids=["all weights", "adapters"])

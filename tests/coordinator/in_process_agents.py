@@ -44,6 +44,9 @@ CLUSTER = "in-process"
 HOST = "127.0.0.1"
 
 
+ENGINES = ("torch", "onnx", "emulated")
+
+
 @dataclass
 class Agent:
     """One agent; `book` is its supervisor's, `fence` its worker's."""
@@ -94,7 +97,7 @@ class Agent:
             baseline_bytes=0,
             port=self.worker_port,
             num_threads=1,
-            engines=("torch", "emulated"),
+            engines=ENGINES,
             lease=self.book.view(CPU),
         )
         return NodeProfile(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import in_process_agents
 import pytest
 from equivalence.tiny_models import CONFIGS, NUM_LAYERS, config_dict
 from in_process_agents import CPU, Agent, found, running_agents
@@ -19,7 +20,7 @@ from edgepipe.coordinator.worker_calls import WorkerCalls
 from edgepipe.core.fit import Workload
 from edgepipe.core.frame import DType
 from edgepipe.core.profile import Address, NodeId, NodeProfile
-from edgepipe.core.speed import Link
+from edgepipe.core.speed import DeviceSpeed, Link
 from edgepipe.engine.torch.probe import model_shape
 from edgepipe.errors import StageLost, Unreachable
 from edgepipe.wire.v1 import agent_pb2, stage_pb2
@@ -93,6 +94,59 @@ async def test_every_free_device_is_measured_and_every_link(
     assert watched.shown[0][0] == "node-0 (cpu)"
     assert watched.shown[-1] == ("node-1 to node-0", 2, 2)
     assert all(agent.book.view(CPU) is None for agent in agents), "and given back"
+
+
+async def test_of_two_engines_the_faster_one_is_planned_with(
+    agents: list[Agent], tmp_path: Path, watched: Watched
+) -> None:
+    def faster(speeds: Sequence[DeviceSpeed]) -> DeviceSpeed:
+        assert [speed.engine for speed in speeds] == ["torch", "onnx"]
+        return speeds[1]
+
+    async with asyncio.timeout(DEADLINE_S), found(agents[:1]) as roster:
+        measured = await survey(
+            roster,
+            {**CONFIG, "hidden_size": 64, "intermediate_size": 96, "head_dim": 32},
+            SHAPE,
+            workload=WORKLOAD,
+            engines=("torch", "onnx"),
+            faster=faster,
+            home=tmp_path,
+            now_s=1.0,
+            progress=watched,
+        )
+    assert watched.profiled == ["node-0 (cpu)"] * 2
+    assert [speed.engine for speed in measured.survey.speeds] == ["onnx"]
+    assert measured.device_keys["node-0", CPU].engine == "onnx"
+
+
+async def test_an_engine_that_cannot_run_the_model_leaves_it_to_the_other(
+    agents: list[Agent], tmp_path: Path, watched: Watched
+) -> None:
+    """Its heads are too narrow for ONNX Runtime's rotary kernel."""
+    async with asyncio.timeout(DEADLINE_S), found(agents[:1]) as roster:
+        measured = await survey(
+            roster,
+            {**CONFIG, "head_dim": 8},
+            SHAPE,
+            workload=WORKLOAD,
+            engines=("torch", "onnx"),
+            home=tmp_path,
+            now_s=1.0,
+            progress=watched,
+        )
+    assert [speed.engine for speed in measured.survey.speeds] == ["torch"]
+    assert measured.left_out == ()
+
+
+async def test_a_device_without_the_engine_is_left_out_with_what_to_install(
+    agents: list[Agent], tmp_path: Path, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_process_agents, "ENGINES", ("torch",))
+    found = await surveyed(agents[:1], tmp_path, watched, engines=("onnx",))
+    (out,) = found.left_out
+    assert "pip install 'edgepipe[onnx]'" in out.reason
+    assert watched.profiled == []
 
 
 async def test_what_is_kept_is_not_measured_again(

@@ -503,3 +503,26 @@ def test_wrong_guesses_are_not_held_to_be_cached() -> None:
     state.cancel(SequenceId(1))
     state.admit(SequenceId(2), (*loop, 1, 2, 3, 1, 2, 3, 1), max_tokens=9)
     assert next_frame(state) == "0: 2@0[32:37]=3,1,2,3,1"
+
+
+@pytest.mark.parametrize("state", ["waiting", "prefilling", "in the ring", "home", "guessed"])
+def test_nothing_is_left_of_a_cancelled_sequence(state: str) -> None:
+    batch = batching(num_slots=1, prefill_chunk=4, max_draft=4)
+    if state == "waiting":
+        admit(batch, 1, 1)
+    batch.admit(SequenceId(7), LOOP, max_tokens=9)
+    chunks = {"waiting": 0, "prefilling": 1}.get(state, 2)
+    for _ in range(chunks):
+        batch.next()
+    if state in {"home", "guessed"}:
+        home(batch, 7, 7, token=2)
+    if state == "guessed":
+        work = batch.next()
+        assert work is not None
+        assert work.drafts
+        home(batch, 7, 8, token=3)
+    for sequence in (7, 1):
+        batch.cancel(SequenceId(sequence))
+    assert (batch._sequences, batch._waiting, batch._slots._taken) == ({}, {}, {})
+    assert not batch._prefilling
+    assert batch.next() is None

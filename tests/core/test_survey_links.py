@@ -7,7 +7,11 @@ from dataclasses import replace
 import pytest
 from on_paper import llama, machine, surveyed
 
+from edgepipe.core.fit import Workload
+from edgepipe.core.frame import DType
+from edgepipe.core.posing import Asked
 from edgepipe.core.survey import LOOPBACK_LATENCY_S, UNREACHABLE_S, Survey
+from edgepipe.core.work import Batch, Objective, Work
 from edgepipe.errors import PlanError
 
 SMOL = llama()
@@ -53,3 +57,22 @@ def test_no_plan_will_want_a_link_that_nobody_found() -> None:
     devices = tuple(replace(machine(node), host=node) for node in ("a", "b"))
     bare = Survey(devices=devices, speeds=surveyed(SMOL, devices).speeds)
     assert bare.link(*bare.devices).latency_s == UNREACHABLE_S
+
+
+def test_a_head_trains_on_the_rows_that_have_a_target_and_all_else_on_all() -> None:
+    survey = surveyed(SMOL, HOME, (3.0, 1.0, 2.0))
+    whole, learning = (each.speeds[0].items for each in (survey, survey.learning(0.25)))
+    assert learning[:-1] == whole[:-1]
+    assert learning[-1].forward.at(64) == 0.25 * whole[-1].forward.at(64)
+    assert learning[-1].backward.at(64) == 0.25 * whole[-1].backward.at(64)
+    assert learning[-1].update_s == whole[-1].update_s
+
+
+def test_a_batch_is_planned_with_the_targets_that_it_has() -> None:
+    work = Work(
+        objective=Objective.TRAIN,
+        workload=Workload(dtype=DType.FLOAT32, num_slots=1, max_positions=8, prefill_chunk=8),
+        batch=Batch(learned=0.5),
+    )
+    survey = surveyed(SMOL, HOME)
+    assert Asked.of(SMOL, survey, work).survey == survey.of(None).learning(0.5)

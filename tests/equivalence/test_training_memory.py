@@ -1,5 +1,4 @@
-"""What a stage takes while it trains is what the plan says, with the allocator as workers have it.
-"""
+"""What a stage takes while it trains is what the plan says, with the allocator as workers have it."""
 
 from __future__ import annotations
 
@@ -85,7 +84,14 @@ def measured_bytes(asked: dict[str, Any], folder: Path) -> int:
 @pytest.mark.parametrize("recompute", [True, False])
 @pytest.mark.parametrize("mode", TrainMode)
 def test_the_peak_is_within_15_percent_of_the_plan(
-    weights: Path, tmp_path: Path, *, mode: TrainMode, recompute: bool, first: int, end: int, sequences: int
+    weights: Path,
+    tmp_path: Path,
+    *,
+    mode: TrainMode,
+    recompute: bool,
+    first: int,
+    end: int,
+    sequences: int,
 ) -> None:
     config = config_dict(FIELDS)
     inflight = 2
