@@ -128,7 +128,7 @@ Drafts = Annotated[
         min=0,
         max=64,
         help="Tokens that are guessed at once from what was said before, where the pipeline has "
-        "time to spare; they change no answer. 0 is off.",
+        "time to spare; in float32 they change no answer. 0 is off.",
         rich_help_panel=_CUT,
     ),
 ]

@@ -31,7 +31,8 @@ from edgepipe.core.stage import Admission, Intake, Tails
 
 EOS = 0
 VOCAB = 8
-MAX_POSITIONS = 64
+MAX_POSITIONS = 55
+"""The longest prompt and the most tokens, but for the last, which is not fed back."""
 SHARED = tuple(1 + index * index % 7 for index in range(30))
 """Prompts begin with a part of it, so that slots hold what others need."""
 SAMPLINGS = (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from transformers.core_model_loading import build_glob_alternation
 from transformers.initialization import no_init_weights
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -118,3 +119,12 @@ def _check_layer_kinds(config: Any, model_class: Any) -> None:
             f"The architecture {config.model_type!r} keeps a recurrent state, "
             "which edgepipe does not support yet."
         )
+
+
+def float32_names(model: Any) -> Callable[[str], bool]:
+    """Which weights this architecture keeps in float32 whatever the model's type is."""
+    plan = model._get_dtype_plan(model.dtype)  # noqa: SLF001
+    if not plan:
+        return lambda _: False
+    pattern, _, _ = build_glob_alternation(list(plan))
+    return lambda name: pattern.search(name) is not None

@@ -12,6 +12,7 @@ from edgepipe.engine.base import Progress, StageSpec
 from edgepipe.engine.torch.anatomy import Anatomy, Cut, examine
 from edgepipe.engine.torch.architecture import build_on_meta, read_config
 from edgepipe.engine.torch.merging import adapter_scale
+from edgepipe.engine.torch.packed import Packing
 from edgepipe.engine.torch.stage_model import empty_foreign_parts, rebuild_buffers
 from edgepipe.engine.torch.weights import Loader, stage_weights
 
@@ -27,10 +28,16 @@ class BuiltStage:
 
 
 def build_stage(
-    spec: StageSpec, dtype: DType, device: torch.device, progress: Progress
+    spec: StageSpec,
+    dtype: DType,
+    device: torch.device,
+    progress: Progress,
+    *,
+    packs: bool = False,
 ) -> BuiltStage:
     """Build the stage on meta and read its weights, held as `dtype`.
 
+    With `packs`, linear modules hold theirs in the spec's weight format and cannot be trained.
     Raises ModelError where the model cannot be cut, DamagedWeights where its weights are not sound.
     """
     model = build_on_meta(read_config(spec.config), dtype)
@@ -38,6 +45,7 @@ def build_stage(
     cut = Cut(first=spec.first, end=spec.end, embedding=spec.embedding, head=spec.head)
     assert 0 <= cut.first <= cut.end <= anatomy.num_layers, "a stage's layers are the model's"
     items = stage_weights(model, anatomy, cut)
+    packing = Packing(model, anatomy, cut, spec.weight_format, device) if packs else None
     empty_foreign_parts(model, anatomy, cut)
     loader = Loader(
         model,
@@ -45,6 +53,7 @@ def build_stage(
         config=spec.config,
         device=device,
         adapter_scale=adapter_scale(spec.options),
+        packing=packing,
     )
     weight_bytes = loader.load(items, spec.weights, progress)
     rebuild_buffers(model, device)

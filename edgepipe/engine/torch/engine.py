@@ -33,7 +33,7 @@ class TorchEngine:
     def load(self, spec: StageSpec, progress: Progress) -> Loaded:
         """Build the stage on meta and read its weights; see Engine.load."""
         self.unload()
-        built = build_stage(spec, spec.dtype, self._device, progress)
+        built = build_stage(spec, spec.dtype, self._device, progress, packs=True)
         model, anatomy, cut = built.model, built.anatomy, built.cut
         kv_bytes = self.take(StageModel(model, anatomy, cut), anatomy, cut, spec)
         return Loaded(weight_bytes=built.weight_bytes, kv_bytes=kv_bytes)

@@ -66,6 +66,18 @@ class StoredTensor:
         """The error that names this tensor and its file."""
         return DamagedWeights(f"The tensor {self.name} in {self.path} {why}; fetch it again.")
 
+    def rows(self, first: int, end: int) -> StoredTensor:
+        """Rows [first, end) of a tensor of at least one dimension, as a tensor of its own."""
+        row_bytes = self.num_bytes // self.shape[0]
+        origin = self.gguf and replace(self.gguf, shape=(end - first, *self.gguf.shape[1:]))
+        return replace(
+            self,
+            shape=(end - first, *self.shape[1:]),
+            offset=self.offset + first * row_bytes,
+            num_bytes=(end - first) * row_bytes,
+            gguf=origin,
+        )
+
     def pieces(self, unit_bytes: int) -> Iterator[memoryview]:
         """The tensor's bytes, in order; each piece is a whole number of units.
 

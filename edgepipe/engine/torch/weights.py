@@ -7,24 +7,24 @@ model's (experts one by one), one layer's tensors are held twice while they are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import (
-    build_glob_alternation,
-    convert_and_load_state_dict_in_model,
-)
+from transformers.core_model_loading import convert_and_load_state_dict_in_model
 from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils.logging import disable_progress_bar
 
 from edgepipe.engine.base import Progress
 from edgepipe.engine.torch.anatomy import Anatomy, Cut, layer_weights, own_weights
-from edgepipe.engine.torch.gguf_rows import read_gguf
+from edgepipe.engine.torch.architecture import float32_names
+from edgepipe.engine.torch.blocks import Block, pack_rows
+from edgepipe.engine.torch.gguf_rows import keeps_rows, read_gguf
 from edgepipe.engine.torch.merging import Pair, is_transposed, pairs_of
+from edgepipe.engine.torch.packed import Packing
 from edgepipe.engine.torch.part import TORCH_DTYPES, StoredTensor, read_part
 from edgepipe.engine.torch.probe import checkpoint_weights
 from edgepipe.errors import DamagedWeights
@@ -56,7 +56,8 @@ def _item(model: Any, anatomy: Anatomy, weights: dict[str, torch.Tensor]) -> Ite
 class Loader:
     """Fills a model's items from parts; `config` is the Hugging Face config as a dict.
 
-    With an `adapter_scale`, the adapters that lie in the parts are merged into their weights.
+    With an `adapter_scale`, the adapters that lie in the parts are merged into their weights. With
+    a `packing`, the weights that it names are packed while they are read.
     """
 
     def __init__(
@@ -67,15 +68,19 @@ class Loader:
         config: Mapping[str, Any],
         device: torch.device,
         adapter_scale: float | None = None,
+        packing: Packing | None = None,
     ) -> None:
         self._model = model
         self._tied = anatomy.tied
         self._config = config
         self._device = device
-        self._float32_names = _float32_names(model)
+        self._float32_names = float32_names(model)
         self._loaded: dict[str, torch.nn.Parameter | torch.Tensor] = {}
+        self._packing = packing
+        self._packed_bytes = 0
         self._adapter_scale = adapter_scale
         self._pairs: dict[str, Pair] = {}
+        self._merged_names: set[str] = set()
 
     def load(self, items: Iterable[ItemWeights], parts: Iterable[Path], progress: Progress) -> int:
         """Read every tensor of `items`; returns the bytes that they take on the device.
@@ -91,12 +96,12 @@ class Loader:
         for item in items:
             self._load_plain(item, stored, advance)
             self._load_converted(item, stored, advance)
-        if self._pairs:
+        if lost := self._pairs.keys() - self._merged_names:
             raise DamagedWeights(
-                f"The adapter changes {min(self._pairs)}, which the model does not have, or not "
+                f"The adapter changes {min(lost)}, which the model does not have, or not "
                 "as a weight of its own: use an adapter of this model."
             )
-        return sum(tensor.nbytes for tensor in self._loaded.values())
+        return self._packed_bytes + sum(tensor.nbytes for tensor in self._loaded.values())
 
     def _find(self, index: Mapping[str, StoredTensor], name: str) -> StoredTensor:
         """A checkpoint of the bare model leaves out the prefix of the model's body."""
@@ -116,11 +121,50 @@ class Loader:
             source = self._tied.get(name, name)
             if source not in item.in_checkpoint:
                 continue
+            if self._packing and name in self._packing.names:
+                self._pack(self._packing, name, stored[source], meta, advance)
+                continue
             if source not in self._loaded:
-                tensor = self._merged(name, source, stored[source], meta, advance)
+                dtype = self._dtype(name, meta)
+                tensor = self._merged(name, source, stored[source], meta, dtype, advance)
                 is_parameter = isinstance(meta, torch.nn.Parameter)
                 self._loaded[source] = _parameter(tensor) if is_parameter else tensor
             self._place(name, self._loaded[source])
+
+    def _pack(
+        self,
+        packing: Packing,
+        name: str,
+        stored: StoredTensor,
+        meta: torch.Tensor,
+        advance: Callable[[int], None],
+    ) -> None:
+        """Hold a weight packed. It is read in blocks, or whole where its rows are moved or merged."""
+        source = self._tied.get(name, name)
+        if source in self._loaded:
+            advance = _count_nothing
+        in_rows = (
+            source not in self._pairs
+            and not is_transposed(self._model, name)
+            and keeps_rows(stored, tuple(meta.shape), self._config)
+        )
+        if in_rows:
+            blocks = self._read_blocks(packing, stored, meta, advance)
+        else:
+            weight = self._merged(name, source, stored, meta, packing.dtype, advance)
+            blocks = packing.blocks(name, weight)
+        self._packed_bytes += packing.place(name, blocks)
+
+    def _read_blocks(
+        self,
+        packing: Packing,
+        stored: StoredTensor,
+        meta: torch.Tensor,
+        advance: Callable[[int], None],
+    ) -> Iterator[Block]:
+        for first, end in packing.row_ranges(*meta.shape):
+            part = stored.rows(first, end)
+            yield pack_rows(self._read(part, meta[first:end], packing.dtype, advance), packing.held)
 
     def _merged(
         self,
@@ -128,13 +172,14 @@ class Loader:
         source: str,
         stored: StoredTensor,
         meta: torch.Tensor,
+        dtype: torch.dtype,
         advance: Callable[[int], None],
     ) -> torch.Tensor:
         """A weight, with its adapter in it where there is one."""
-        dtype = self._dtype(name, meta)
-        pair = self._pairs.pop(source, None)
+        pair = self._pairs.get(source)
         if pair is None or self._adapter_scale is None:
             return self._read(stored, meta, dtype, advance)
+        self._merged_names.add(source)
         weight = self._read(stored, meta, torch.float32, advance)
         pair.merge(weight, self._adapter_scale, transposed=is_transposed(self._model, name))
         return weight.to(dtype)
@@ -232,6 +277,10 @@ def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:
     return torch.nn.Parameter(tensor, requires_grad=False)
 
 
+def _count_nothing(_num_bytes: int) -> None:
+    """These bytes are counted already."""
+
+
 def _counter(total: int, progress: Progress) -> Callable[[int], None]:
     done = 0
 
@@ -241,12 +290,3 @@ def _counter(total: int, progress: Progress) -> Callable[[int], None]:
         progress(done, total)
 
     return advance
-
-
-def _float32_names(model: Any) -> Callable[[str], bool]:
-    """Which weights this architecture keeps in float32 whatever the model's type is."""
-    plan = model._get_dtype_plan(model.dtype)  # noqa: SLF001
-    if not plan:
-        return lambda _: False
-    pattern, _, _ = build_glob_alternation(list(plan))
-    return lambda name: pattern.search(name) is not None
