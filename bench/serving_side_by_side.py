@@ -40,6 +40,19 @@ MAX_POSITIONS = 640
 PROMPT_TOKENS = 64
 LONG_PROMPT_TOKENS = 512
 SLOTS = 8
+REPEATED = """Repeat this paragraph exactly, but write Tom in place of Tim.
+
+Tim went down to the river early in the morning. He had a small boat, two oars and a basket with
+bread and cheese. The river was calm and the sun rose slowly over the hills. Tim rowed to the
+island, tied the boat to a tree, and sat down in the grass to eat his breakfast in peace."""
+EDITED = """Edit this paragraph: correct the spelling and change nothing else.
+
+The keeper of the lighthouse woke befor dawn. He climbed the stairs to the lamp, trimmed the wick
+and filled the oil. The sea was quiet and the wind came from the west. He wrote the hour in the
+log, and the name of the ship that passed in the night. Then he went down to the kitchen, made a
+fire and boiled water for his coffee."""
+PARAGRAPHS = tuple(text.replace("\n", " ") for text in (REPEATED, EDITED))
+"""What a text that repeats itself is made of."""
 
 
 @dataclass(slots=True)
@@ -229,7 +242,12 @@ async def prefill_turns(
 
 
 async def answer(
-    running: Running, sequence: int, prompt: Sequence[int], *, max_tokens: int
+    running: Running,
+    sequence: int,
+    prompt: Sequence[int],
+    *,
+    max_tokens: int,
+    eos_ids: Sequence[int] = (),
 ) -> tuple[list[int], float]:
     """Greedy tokens, and their rate from the first on."""
     request = Request(
@@ -237,7 +255,7 @@ async def answer(
         prompt_ids=tuple(prompt),
         sampling=Sampling(),
         max_tokens=max_tokens,
-        eos_ids=frozenset(),
+        eos_ids=frozenset(eos_ids),
     )
     tokens, at = [], []
     async for produced in running.pipeline.generate(request):
@@ -253,23 +271,23 @@ async def draft_turns(
 ) -> Turns:
     """A paragraph to be repeated: with drafts against without; the tokens must be the same."""
     tokenizer = await asyncio.to_thread(prepared.model.tokenizer)
-    text = (
-        "Repeat this paragraph exactly, but write Tom in place of Tim. Tim went down to the river "
-        "early in the morning. He had a small boat, two oars and a basket with bread and cheese. "
-        "The river was calm and the sun rose slowly over the hills. Tim rowed to the island, tied "
-        "the boat to a tree, and sat down in the grass to eat his breakfast in peace."
-    )
-    prompt = tokenizer.prompt_ids(text)
-    turns = Turns("drafts", 1.5, [], [])
+    eos_ids = prepared.model.eos_ids
+    turns = Turns("guesses", 1.5, [], [])
     for turn in range(options.turns + 1):
-        base = 9_000_000 + 10 * turn
-        with_drafts, fast = await answer(drafting, base, prompt, max_tokens=160)
-        plain, slow = await answer(plain_ring, base, prompt, max_tokens=160)
-        if options.weights == "float32":
-            assert with_drafts == plain, "guesses change no token"
+        fast_s = slow_s = 0.0
+        for index, paragraph in enumerate(PARAGRAPHS):
+            prompt, base = tokenizer.prompt_ids(paragraph), 9_000_000 + 10 * turn + index
+            guessed, rate = await answer(drafting, base, prompt, max_tokens=160, eos_ids=eos_ids)
+            plain, plain_rate = await answer(
+                plain_ring, base, prompt, max_tokens=160, eos_ids=eos_ids
+            )
+            if options.weights == "float32":
+                assert guessed == plain, "guesses change no token"
+            fast_s += 1 / rate
+            slow_s += 1 / plain_rate
         if turn:
-            turns.ours.append(fast)
-            turns.theirs.append(slow)
+            turns.ours.append(len(PARAGRAPHS) / fast_s)
+            turns.theirs.append(len(PARAGRAPHS) / slow_s)
     return turns
 
 

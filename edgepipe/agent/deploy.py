@@ -25,12 +25,15 @@ MAX_PREFILL_CHUNK = 1 << 14
 MAX_DRAFT = 64
 MAX_HIDDEN_SIZE = 1 << 18
 MAX_VOCAB_SIZE = 1 << 24
+MAX_DRAFT_COST = 100.0
 PREFILL_CREDITS = 7
 """Prefill chunks that may be on a boundary beside one frame per decode group. Credits go back once
 three quarters are owed, so more of them mean fewer messages: one for six tokens of one stream."""
 
 
-_BATCHING = ("num_groups", "max_draft")
+DRAFT_COST = 0.12
+"""Of a guess, as a share of a frame's time, where nobody has measured it."""
+_BATCHING = ("num_groups", "max_draft", "draft_cost")
 """What stage 0 alone acts upon, and no engine is loaded with."""
 
 
@@ -51,6 +54,8 @@ def check(load: stage_pb2.Load) -> None:
     for name, (value, low, high) in bounds.items():
         if not low <= value <= high:
             raise WireError(f"a stage cannot have {name} {value}, only {low} to {high}")
+    if not 0 <= load.draft_cost <= MAX_DRAFT_COST:
+        raise WireError(f"a guess cannot cost {load.draft_cost} of a frame")
     ends = (load.stage == 0, load.stage == load.num_stages - 1)
     if (load.embedding, load.head) != ends:
         raise WireError("the embedding is on the first stage alone and the head on the last")
@@ -161,6 +166,7 @@ def batching(load: stage_pb2.Load) -> Batching | None:
         num_groups=load.num_groups,
         prefill_chunk=load.prefill_chunk,
         max_draft=load.max_draft,
+        draft_cost=load.draft_cost or DRAFT_COST,
     )
 
 

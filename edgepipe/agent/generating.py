@@ -93,4 +93,5 @@ def _event(outcome: Outcome) -> stage_pb2.Event:
             )
             return stage_pb2.Event(logits=logits)
         case _:
-            return stage_pb2.Event(token=convert.sampled_to_wire(outcome))
+            tokens = [convert.sampled_to_wire(token) for token in outcome]
+            return stage_pb2.Event(sampled=stage_pb2.Sampled(tokens=tokens))

@@ -65,7 +65,8 @@ class PromptLogits:
     rows: npt.NDArray[np.float32]
 
 
-Outcome = SampledToken | PromptLogits
+Outcome = tuple[SampledToken, ...] | PromptLogits
+"""The tokens that one frame gave, or logits of a prompt."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -348,8 +349,8 @@ class Runner:
         self._advance()
         for logits in drawn.logits:
             self.emit(logits)
-        for token in sampled:
-            self.emit(token)
+        if sampled:
+            self.emit(sampled)
 
     def _frame(self, header: Header, rows: torch.Tensor, payload: memoryview) -> Frame:
         return Frame(

@@ -68,6 +68,7 @@ class Deployment:
     max_positions: int
     prefill_chunk: int
     max_draft: int = 0
+    draft_cost: float = 0.0
     setup: TrainingSetup | None = None
 
     @property

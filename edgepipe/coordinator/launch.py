@@ -28,6 +28,7 @@ from edgepipe.coordinator.progress import Progress
 from edgepipe.coordinator.surveying import Surveyed
 from edgepipe.core.frame import JobId
 from edgepipe.core.pipeline import Plan, Stage
+from edgepipe.core.prediction import draft_cost
 from edgepipe.core.profile import Address, DeviceProfile
 from edgepipe.core.remedy import require_fit
 from edgepipe.errors import PlanError, first_of
@@ -132,7 +133,15 @@ def deployment(
         max_positions=chosen.inputs.max_positions,
         prefill_chunk=chosen.inputs.prefill_chunk,
         max_draft=how.max_draft,
+        draft_cost=_draft_cost(chosen),
     )
+
+
+def _draft_cost(chosen: Plan) -> float:
+    frame = chosen.inputs.frame
+    if chosen.predicted is None or frame is None:
+        return 0.0
+    return draft_cost(chosen.predicted, frame.prompt_tokens / frame.prompt_chunks)
 
 
 def _find(roster: Roster, stage: Stage) -> tuple[Node, DeviceProfile]:

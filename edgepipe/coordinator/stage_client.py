@@ -156,6 +156,7 @@ class StageClient:
             num_groups=deployment.num_groups,
             weight_format=convert.weight_format_to_wire(place.weight_format),
             max_draft=deployment.max_draft,
+            draft_cost=deployment.draft_cost,
         )
         if deployment.setup is not None:
             self._fill(load.training, deployment.setup)
@@ -213,8 +214,8 @@ class StageClient:
 
     def _take(self, event: stage_pb2.Event) -> None:
         match event.WhichOneof("event"):
-            case "token":
-                self.post(TokenSampled(sampled=convert.sampled_from_wire(event.token)))
+            case "sampled":
+                self._sampled(event.sampled)
             case "admitted":
                 sequence = SequenceId(event.admitted.sequence)
                 self.post(SequenceAdmitted(stage=self.stage, sequence=sequence))
@@ -238,6 +239,10 @@ class StageClient:
                 self.post(StageReport(stage=self.stage, report=applied))
             case _:
                 pass  # `cancelled`, or an event of a later version: nothing waits for it
+
+    def _sampled(self, sampled: stage_pb2.Sampled) -> None:
+        for token in sampled.tokens:
+            self.post(TokenSampled(sampled=convert.sampled_from_wire(token)))
 
     def _loaded(self, loaded: stage_pb2.Loaded) -> None:
         self.memory = StageMemory(

@@ -89,7 +89,7 @@ class Batching:
     num_groups: int
     prefill_chunk: int
     max_draft: int = 0
-    draft_cost: float = 0.12
+    draft_cost: float = 0.0
     max_waiting: int = MAX_WAITING
     _slots: Slots = field(init=False)
     _sequences: dict[SequenceId, _Sequence] = field(default_factory=dict)

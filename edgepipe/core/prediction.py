@@ -56,6 +56,17 @@ class Prediction:
     prefill: Phase | None = None
 
 
+def draft_cost(predicted: Prediction, rows: float) -> float:
+    """What a further row adds to a frame of one, as a share of it, where a chunk has so many rows.
+
+    0 where nothing is known of it.
+    """
+    if predicted.decode is None or predicted.prefill is None or rows <= 1:
+        return 0.0
+    one_s, chunk_s = sum(predicted.decode.stage_s), sum(predicted.prefill.stage_s)
+    return max(0.0, chunk_s / one_s - 1) / (rows - 1) if one_s > 0 else 0.0
+
+
 def figure_s(objective: Objective, predicted: Prediction) -> float:
     """The objective's figure in seconds, of which less is better: a token's for rates."""
     match objective:

@@ -33,7 +33,7 @@ class Ring:
     """Runners in ring order; `outcomes` is what the last one emitted, per sequence."""
 
     runners: list[Runner] = field(default_factory=list)
-    outcomes: dict[int, asyncio.Queue[Outcome]] = field(
+    outcomes: dict[int, asyncio.Queue[SampledToken | PromptLogits]] = field(
         default_factory=lambda: defaultdict(asyncio.Queue)
     )
 
@@ -66,7 +66,7 @@ class Ring:
     def _ends(self) -> list[Runner]:
         return self.runners if len(self.runners) == 1 else [self.runners[-1], self.runners[0]]
 
-    async def next(self, sequence: int) -> Outcome:
+    async def next(self, sequence: int) -> SampledToken | PromptLogits:
         async with asyncio.timeout(DEADLINE_S):
             return await self.outcomes[sequence].get()
 
@@ -92,6 +92,14 @@ class Ring:
         return chunks
 
     def emit(self, outcome: Outcome) -> None:
+        match outcome:
+            case PromptLogits():
+                self._note(outcome)
+            case _:
+                for token in outcome:
+                    self._note(token)
+
+    def _note(self, outcome: SampledToken | PromptLogits) -> None:
         self.outcomes[outcome.sequence].put_nowait(outcome)
 
 

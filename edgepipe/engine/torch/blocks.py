@@ -48,7 +48,7 @@ class Block(Protocol):
         ...
 
     def multiply(self, values: torch.Tensor) -> torch.Tensor:
-        """values [n, columns] of `dtype` times the transposed rows: [n, rows] of `dtype`."""
+        """Multiply [n, columns] of `dtype` by the transposed rows: [n, rows] of `dtype`."""
         ...
 
 
@@ -73,7 +73,7 @@ def reorders(dtype: torch.dtype, device: torch.device) -> bool:
     if (
         device.type != "cpu"
         or platform.machine() not in {"x86_64", "AMD64"}
-        or not torch.backends.mkldnn.is_available()
+        or not torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     ):
         return False
     if dtype is torch.bfloat16:
@@ -87,16 +87,17 @@ def source_dtype(held: WeightFormat) -> torch.dtype:
 
 
 def pack_rows(rows: torch.Tensor, held: WeightFormat) -> Block:
-    """Hold rows [rows, columns] of floats in a format, on the device where they are."""
+    """Hold a copy of rows [rows, columns] of floats in a format, on the device where they are."""
     if held is WeightFormat.INT8:
         return _pack_int8(rows.float())
     if held is WeightFormat.INT4:
         return _pack_int4(rows.float())
-    weight = rows.to(_FLOATS[held])
-    if reorders(weight.dtype, weight.device):
-        ordered = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())  # noqa: SLF001
-        return _Reordered(weight=ordered, dtype=weight.dtype)
-    return _Plain(weight=weight)
+    dtype = _FLOATS[held]
+    if reorders(dtype, rows.device):
+        weight = rows.to(dtype).contiguous()
+        ordered = torch.ops.mkldnn._reorder_linear_weight(weight)  # noqa: SLF001
+        return _Reordered(weight=ordered, dtype=dtype)
+    return _Plain(weight=rows.to(dtype, copy=True, memory_format=torch.contiguous_format))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

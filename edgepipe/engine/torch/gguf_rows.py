@@ -53,7 +53,19 @@ def read_gguf(
         first += len(rows)
 
 
+def keeps_rows(stored: StoredTensor, shape: tuple[int, ...], config: Mapping[str, Any]) -> bool:
+    """Whether the rows of a stored tensor are those of a model's tensor of this shape, in order."""
+    origin = stored.gguf
+    if origin is None:
+        return stored.shape == shape
+    order = row_order(processor_of(origin, config), origin)
+    return (
+        order is not None and origin.shape == shape and np.array_equal(order, np.arange(shape[0]))
+    )
+
+
 def processor_of(origin: GgufOrigin, config: Mapping[str, Any]) -> Process:
+    """What transformers makes of a tensor of that origin."""
     processor = TENSOR_PROCESSORS.get(origin.architecture, TensorProcessor)(config=dict(config))
 
     def process(rows: Rows) -> Rows:

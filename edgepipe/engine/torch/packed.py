@@ -28,6 +28,8 @@ _FORWARDS = (torch.nn.Linear.forward, Conv1D.forward)
 class PackedLinear(torch.nn.Module):
     """Stands for a linear module; its output has the input's type."""
 
+    bias: torch.nn.Parameter | None
+
     def __init__(self, blocks: Iterable[Block], bias: torch.nn.Parameter | None) -> None:
         super().__init__()
         self.blocks = tuple(blocks)
@@ -40,7 +42,7 @@ class PackedLinear(torch.nn.Module):
         return sum(block.num_bytes for block in self.blocks)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """values [..., in] to [..., out]."""
+        """Multiply [..., in] to [..., out]."""
         rows = values.reshape(-1, values.shape[-1]).to(self._dtype)
         products = [block.multiply(rows) for block in self.blocks]
         product = products[0] if len(products) == 1 else torch.cat(products, dim=-1)

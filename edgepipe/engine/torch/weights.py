@@ -78,6 +78,7 @@ class Loader:
         self._loaded: dict[str, torch.nn.Parameter | torch.Tensor] = {}
         self._packing = packing
         self._packed_bytes = 0
+        self._scratch = torch.empty(0)
         self._adapter_scale = adapter_scale
         self._pairs: dict[str, Pair] = {}
         self._merged_names: set[str] = set()
@@ -126,7 +127,7 @@ class Loader:
                 continue
             if source not in self._loaded:
                 dtype = self._dtype(name, meta)
-                tensor = self._merged(name, source, stored[source], meta, dtype, advance)
+                tensor = self._merged(name, stored[source], meta, dtype, advance)
                 is_parameter = isinstance(meta, torch.nn.Parameter)
                 self._loaded[source] = _parameter(tensor) if is_parameter else tensor
             self._place(name, self._loaded[source])
@@ -139,7 +140,7 @@ class Loader:
         meta: torch.Tensor,
         advance: Callable[[int], None],
     ) -> None:
-        """Hold a weight packed. It is read in blocks, or whole where its rows are moved or merged."""
+        """Hold a weight packed, read in blocks, or whole where its rows are moved or merged."""
         source = self._tied.get(name, name)
         if source in self._loaded:
             advance = _count_nothing
@@ -151,7 +152,7 @@ class Loader:
         if in_rows:
             blocks = self._read_blocks(packing, stored, meta, advance)
         else:
-            weight = self._merged(name, source, stored, meta, packing.dtype, advance)
+            weight = self._merged(name, stored, meta, packing.dtype, advance)
             blocks = packing.blocks(name, weight)
         self._packed_bytes += packing.place(name, blocks)
 
@@ -163,19 +164,26 @@ class Loader:
         advance: Callable[[int], None],
     ) -> Iterator[Block]:
         for first, end in packing.row_ranges(*meta.shape):
-            part = stored.rows(first, end)
-            yield pack_rows(self._read(part, meta[first:end], packing.dtype, advance), packing.held)
+            target = self._scratch_like(meta[first:end], packing.dtype)
+            self._fill(stored.rows(first, end), target, advance)
+            yield pack_rows(target, packing.held)
+
+    def _scratch_like(self, meta: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """One buffer for all blocks: glibc cannot reuse aligned memory of the same size."""
+        if self._scratch.numel() < meta.numel():
+            self._scratch = torch.empty(meta.numel(), dtype=dtype, device=self._device)
+        return self._scratch[: meta.numel()].view(meta.shape)
 
     def _merged(
         self,
         name: str,
-        source: str,
         stored: StoredTensor,
         meta: torch.Tensor,
         dtype: torch.dtype,
         advance: Callable[[int], None],
     ) -> torch.Tensor:
         """A weight, with its adapter in it where there is one."""
+        source = self._tied.get(name, name)
         pair = self._pairs.get(source)
         if pair is None or self._adapter_scale is None:
             return self._read(stored, meta, dtype, advance)
@@ -200,11 +208,16 @@ class Loader:
         advance: Callable[[int], None],
     ) -> torch.Tensor:
         target = torch.empty(meta.shape, dtype=dtype, device=self._device)
+        self._fill(stored, target, advance)
+        return target
+
+    def _fill(
+        self, stored: StoredTensor, target: torch.Tensor, advance: Callable[[int], None]
+    ) -> None:
         if stored.gguf is not None:
             read_gguf(stored, target, self._config, advance)
         else:
             read_plain(stored, target, advance)
-        return target
 
     def _load_converted(
         self, item: ItemWeights, stored: Mapping[str, StoredTensor], advance: Callable[[int], None]

@@ -29,7 +29,7 @@ class Command(_message.Message):
     def __init__(self, load: _Optional[_Union[Load, _Mapping]] = ..., connect: _Optional[_Union[Connect, _Mapping]] = ..., admit: _Optional[_Union[Admit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., meter: _Optional[_Union[Meter, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ..., tokens: _Optional[_Union[Tokens, _Mapping]] = ..., decide: _Optional[_Union[Decide, _Mapping]] = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("api", "job", "epoch", "fence", "stage", "num_stages", "engine", "config_json", "first", "end", "embedding", "head", "dtype", "num_slots", "max_positions", "prefill_chunk", "hidden_size", "vocab_size", "codec", "weights", "options_json", "num_groups", "training", "weight_format", "max_draft")
+    __slots__ = ("api", "job", "epoch", "fence", "stage", "num_stages", "engine", "config_json", "first", "end", "embedding", "head", "dtype", "num_slots", "max_positions", "prefill_chunk", "hidden_size", "vocab_size", "codec", "weights", "options_json", "num_groups", "training", "weight_format", "max_draft", "draft_cost")
     API_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +55,7 @@ class Load(_message.Message):
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FORMAT_FIELD_NUMBER: _ClassVar[int]
     MAX_DRAFT_FIELD_NUMBER: _ClassVar[int]
+    DRAFT_COST_FIELD_NUMBER: _ClassVar[int]
     api: int
     job: str
     epoch: int
@@ -80,7 +81,8 @@ class Load(_message.Message):
     training: Training
     weight_format: _frame_pb2.WeightFormat
     max_draft: int
-    def __init__(self, api: _Optional[int] = ..., job: _Optional[str] = ..., epoch: _Optional[int] = ..., fence: _Optional[int] = ..., stage: _Optional[int] = ..., num_stages: _Optional[int] = ..., engine: _Optional[str] = ..., config_json: _Optional[str] = ..., first: _Optional[int] = ..., end: _Optional[int] = ..., embedding: bool = ..., head: bool = ..., dtype: _Optional[_Union[_frame_pb2.DType, str]] = ..., num_slots: _Optional[int] = ..., max_positions: _Optional[int] = ..., prefill_chunk: _Optional[int] = ..., hidden_size: _Optional[int] = ..., vocab_size: _Optional[int] = ..., codec: _Optional[_Union[_frame_pb2.Codec, str]] = ..., weights: _Optional[_Iterable[str]] = ..., options_json: _Optional[str] = ..., num_groups: _Optional[int] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., weight_format: _Optional[_Union[_frame_pb2.WeightFormat, str]] = ..., max_draft: _Optional[int] = ...) -> None: ...
+    draft_cost: float
+    def __init__(self, api: _Optional[int] = ..., job: _Optional[str] = ..., epoch: _Optional[int] = ..., fence: _Optional[int] = ..., stage: _Optional[int] = ..., num_stages: _Optional[int] = ..., engine: _Optional[str] = ..., config_json: _Optional[str] = ..., first: _Optional[int] = ..., end: _Optional[int] = ..., embedding: bool = ..., head: bool = ..., dtype: _Optional[_Union[_frame_pb2.DType, str]] = ..., num_slots: _Optional[int] = ..., max_positions: _Optional[int] = ..., prefill_chunk: _Optional[int] = ..., hidden_size: _Optional[int] = ..., vocab_size: _Optional[int] = ..., codec: _Optional[_Union[_frame_pb2.Codec, str]] = ..., weights: _Optional[_Iterable[str]] = ..., options_json: _Optional[str] = ..., num_groups: _Optional[int] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., weight_format: _Optional[_Union[_frame_pb2.WeightFormat, str]] = ..., max_draft: _Optional[int] = ..., draft_cost: _Optional[float] = ...) -> None: ...
 
 class Training(_message.Message):
     __slots__ = ("full", "seed", "recompute", "weight_decay", "beta1", "beta2", "eps", "eight_bit", "rank", "alpha", "dropout", "target_modules", "dtype", "max_rows", "max_order_rows", "credits_forward", "credits_backward", "exchange")
@@ -240,11 +242,11 @@ class Decide(_message.Message):
     def __init__(self, order: _Optional[int] = ..., apply: bool = ..., learning_rate: _Optional[float] = ..., scale: _Optional[float] = ..., export: bool = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("loading", "loaded", "connected", "token", "logits", "failed", "cancelled", "admitted", "metered", "ready", "applied")
+    __slots__ = ("loading", "loaded", "connected", "sampled", "logits", "failed", "cancelled", "admitted", "metered", "ready", "applied")
     LOADING_FIELD_NUMBER: _ClassVar[int]
     LOADED_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
-    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SAMPLED_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
     CANCELLED_FIELD_NUMBER: _ClassVar[int]
@@ -255,7 +257,7 @@ class Event(_message.Message):
     loading: Loading
     loaded: Loaded
     connected: Connected
-    token: _frame_pb2.SampledToken
+    sampled: Sampled
     logits: Logits
     failed: Failed
     cancelled: Cancelled
@@ -263,7 +265,13 @@ class Event(_message.Message):
     metered: Metered
     ready: Ready
     applied: Applied
-    def __init__(self, loading: _Optional[_Union[Loading, _Mapping]] = ..., loaded: _Optional[_Union[Loaded, _Mapping]] = ..., connected: _Optional[_Union[Connected, _Mapping]] = ..., token: _Optional[_Union[_frame_pb2.SampledToken, _Mapping]] = ..., logits: _Optional[_Union[Logits, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., cancelled: _Optional[_Union[Cancelled, _Mapping]] = ..., admitted: _Optional[_Union[Admitted, _Mapping]] = ..., metered: _Optional[_Union[Metered, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ...) -> None: ...
+    def __init__(self, loading: _Optional[_Union[Loading, _Mapping]] = ..., loaded: _Optional[_Union[Loaded, _Mapping]] = ..., connected: _Optional[_Union[Connected, _Mapping]] = ..., sampled: _Optional[_Union[Sampled, _Mapping]] = ..., logits: _Optional[_Union[Logits, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., cancelled: _Optional[_Union[Cancelled, _Mapping]] = ..., admitted: _Optional[_Union[Admitted, _Mapping]] = ..., metered: _Optional[_Union[Metered, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ...) -> None: ...
+
+class Sampled(_message.Message):
+    __slots__ = ("tokens",)
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedCompositeFieldContainer[_frame_pb2.SampledToken]
+    def __init__(self, tokens: _Optional[_Iterable[_Union[_frame_pb2.SampledToken, _Mapping]]] = ...) -> None: ...
 
 class Ready(_message.Message):
     __slots__ = ("order", "sum_of_squares", "loss_sums", "broken", "busy_s", "sent_bytes", "returned_bytes", "inflight", "forward_s", "backward_s", "dot")
