@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -61,11 +62,13 @@ async def local_agents(
     """
     check_local(count, threads, slowdowns)
     cluster = f"local-{secrets.token_hex(6)}"
-    cores = len(psutil.Process().cpu_affinity()) if sys.platform == "linux" else psutil.cpu_count()
+    cores = _cores()
+    each = threads or max(1, len(cores) // count)
+    shares = shared_out(cores, count, each)
     common = {
         "--cluster": cluster,
         "--home": str(home),
-        "--threads": str(threads or max(1, (cores or 1) // count)),
+        "--threads": str(each),
         "--memory": f"{int(psutil.virtual_memory().total * MEMORY_SHARE / count) >> 20}MiB",
     }
     agents: list[_LocalAgent] = []
@@ -73,11 +76,32 @@ async def local_agents(
         for index in range(count):
             slowdown = str(slowdowns[index] if slowdowns else 1.0)
             options = {**common, "--name": f"local-{index + 1}", "--slowdown": slowdown}
-            agents.append(await _LocalAgent.spawn(options, mdns=mdns))
+            agent = await _LocalAgent.spawn(options, mdns=mdns)
+            agents.append(agent)
+            agent.stay_on(shares[index])
         peers = await _addresses(agents)
         yield LocalCluster(name=cluster, peers=peers)
     finally:
         await asyncio.gather(*(agent.stop() for agent in agents))
+
+
+def _cores() -> list[int]:
+    """The cores that this process may use."""
+    if sys.platform == "linux":
+        return sorted(os.sched_getaffinity(0))
+    return list(range(psutil.cpu_count() or 1))
+
+
+def shared_out(cores: Sequence[int], count: int, threads: int) -> list[Sequence[int]]:
+    """Cores of each of so many agents: its own, where there are enough for all their threads.
+
+    Threads that wander from core to core lose what is cached, and now and then two of them meet on
+    one core while another idles.
+    """
+    if count * threads > len(cores):
+        return [cores] * count
+    size = len(cores) // count
+    return [cores[at * size : (at + 1) * size] for at in range(count)]
 
 
 def check_local(count: int, threads: int | None, slowdowns: Sequence[float]) -> None:
@@ -127,6 +151,12 @@ class _LocalAgent:
             stderr=log,
         )
         return cls(name=options["--name"], process=process, log=log)
+
+    def stay_on(self, cores: Sequence[int]) -> None:
+        """Keep it, and the worker that it will start, on these cores, where the system can."""
+        if sys.platform == "linux":
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(self.process.pid, cores)
 
     async def address(self) -> Address:
         """Where it listens, once it does."""

@@ -15,9 +15,9 @@ in flight    of each microbatch, per layer: its input where it is computed again
 activations  rows · (8 · hidden + 4 · width) · itemsize     norms, projections, products of the MLP;
              attention keeps no scores (Dao et al. 2022; after Korthikanti et al. 2022)
 gradients    rows · (2 · hidden + 3 · width) · itemsize     of what the MLP multiplies
-holes        where rows · hidden · itemsize is below 1 MiB, tensors lie in the heap: what is worked on
-             counts twice and what is in flight 1.2 times, for glibc before 2.38 hardly uses again
-             the holes that they leave (docs/LOG.md)
+holes        where rows · hidden · itemsize is below 1 MiB, tensors lie in the heap, and glibc
+             before 2.38 hardly uses again the holes that they leave: what is worked on counts
+             twice, what is in flight 1.2 times (docs/LOG.md)
 """
 
 from __future__ import annotations

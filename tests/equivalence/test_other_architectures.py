@@ -6,6 +6,7 @@ The reference is transformers with its own cache, fed the same chunks: the table
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ BASE = {**CONFIGS["llama, untied, grouped queries"], "head_dim": 16}
 OLDER = {key: BASE[key] for key in ("vocab_size", "bos_token_id", "eos_token_id")}
 LOCAL_GLOBAL = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 7}
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+NUM_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
 
 
 def rotary(kind: str, **parameters: Any) -> dict[str, Any]:
@@ -58,6 +60,20 @@ OTHERS: dict[str, dict[str, Any]] = {
     "falcon": {**BASE, "model_type": "falcon", "new_decoder_architecture": False},
     "bloom": {**OLDER, "model_type": "bloom", "hidden_size": 48, "n_head": 4, "n_layer": 4},
     "mixtral": {**BASE, **EXPERTS, "model_type": "mixtral"},
+    "qwen2_moe": {
+        **BASE,
+        **NUM_EXPERTS,
+        "model_type": "qwen2_moe",
+        "shared_expert_intermediate_size": 40,
+    },
+    "qwen3_moe": {**BASE, **NUM_EXPERTS, "model_type": "qwen3_moe"},
+    "phi3, sliding window": {**BASE, "model_type": "phi3", "sliding_window": 7},
+    "mixtral, sliding window": {
+        **BASE,
+        **EXPERTS,
+        "model_type": "mixtral",
+        "sliding_window": 7,
+    },
     "gpt_oss": {**BASE, **EXPERTS, **LOCAL_GLOBAL, "model_type": "gpt_oss", **rotary("default")},
     "linear": {**BASE, **rotary("linear", factor=2.0)},
     "dynamic": {**BASE, "max_position_embeddings": 16, **rotary("dynamic", factor=2.0)},
@@ -117,3 +133,21 @@ def test_stages_equal_the_whole_alone_and_together(tmp_path: Path, fields: dict[
         actual = together.forward(spans, torch.cat(tokens), all_logits=True)
         wanted = torch.cat([expected[span.slot][span.start : span.end] for span in spans])
         torch.testing.assert_close(actual, wanted, **TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "qwen3_moe", "phi3", "gemma3_text"])
+def test_stages_are_read_from_a_folder_that_transformers_saved(tmp_path: Path, name: str) -> None:
+    model = random_model(OTHERS[name])
+    saved = tmp_path / "saved"
+    model.save_pretrained(saved)
+    parts = write_parts(model, tmp_path)
+    path = saved / "model.safetensors"
+    whole = replace(
+        parts,
+        layers=(path,) * parts.shape.num_layers,
+        outside=dict.fromkeys(parts.outside, path),
+    )
+    tokens = random_tokens(sum(CHUNKS))
+    for cuts in ((), (2,), (1, 3)):
+        actual = Pipeline(whole, cuts).logits(tokens, chunks=CHUNKS)
+        torch.testing.assert_close(actual, reference(model, tokens), **TOLERANCE)

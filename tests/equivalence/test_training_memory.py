@@ -1,4 +1,4 @@
-"""What a stage takes while it trains is what the plan says, with the allocator as workers have it."""
+"""What a stage takes while it trains is what the plan says, with a heap as workers have it."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from edgepipe.core.frame import DType, Span
 from edgepipe.core.model import ModelShape
+from edgepipe.core.weight_format import WeightFormat
 from edgepipe.engine.base import StageSpec
 from edgepipe.engine.torch.engine import TorchEngine
 from edgepipe.engine.torch.probe import model_shape
@@ -137,12 +138,14 @@ class Pipeline:
         max_positions: int = 128,
         apart: bool = False,
         dtype: DType = DType.FLOAT32,
+        held: WeightFormat | None = None,
     ) -> None:
         bounds = [0, *cuts, parts.shape.num_layers]
         ranges = list(pairwise(bounds))
         if apart:
             ranges = [(0, 0), *ranges, (parts.shape.num_layers, parts.shape.num_layers)]
         self.engines: list[TorchEngine] = []
+        self.weight_bytes: list[int] = []
         for index, (first, end) in enumerate(ranges):
             own = {"embedding": index == 0, "head": index == len(ranges) - 1}
             spec = StageSpec(
@@ -153,10 +156,11 @@ class Pipeline:
                 num_slots=num_slots,
                 max_positions=max_positions,
                 weights=parts.of(first, end, **own),
+                weight_format=held,
                 **own,
             )
             engine = TorchEngine("cpu")
-            engine.load(spec, lambda _done, _total: None)
+            self.weight_bytes.append(engine.load(spec, lambda _done, _total: None).weight_bytes)
             self.engines.append(engine)
 
     def forward(

@@ -15,6 +15,7 @@ from edgepipe.engine.torch.anatomy import Cut
 from edgepipe.engine.torch.architecture import read_config, torch_dtype
 from edgepipe.engine.torch.engine import TorchEngine
 from edgepipe.engine.torch.median import medians_s
+from edgepipe.engine.torch.packing import pack_linears
 from edgepipe.engine.torch.sample import random_stage
 from edgepipe.engine.torch.stage_model import StageModel
 
@@ -83,6 +84,8 @@ def random_engine(
         weight_format=asked.weight_format,
     )
     model, anatomy = random_stage(config, asked.dtype, cut, device)
+    if asked.weight_format is not None:
+        pack_linears(model, anatomy, cut, asked.weight_format, device)
     engine = TorchEngine(str(device))
     engine.take(StageModel(model, anatomy, cut), anatomy, cut, spec)
     return engine

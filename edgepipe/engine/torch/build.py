@@ -12,7 +12,7 @@ from edgepipe.engine.base import Progress, StageSpec
 from edgepipe.engine.torch.anatomy import Anatomy, Cut, examine
 from edgepipe.engine.torch.architecture import build_on_meta, read_config
 from edgepipe.engine.torch.merging import adapter_scale
-from edgepipe.engine.torch.packed import Packing
+from edgepipe.engine.torch.packing import Packing
 from edgepipe.engine.torch.stage_model import empty_foreign_parts, rebuild_buffers
 from edgepipe.engine.torch.weights import Loader, stage_weights
 
@@ -45,7 +45,8 @@ def build_stage(
     cut = Cut(first=spec.first, end=spec.end, embedding=spec.embedding, head=spec.head)
     assert 0 <= cut.first <= cut.end <= anatomy.num_layers, "a stage's layers are the model's"
     items = stage_weights(model, anatomy, cut)
-    packing = Packing(model, anatomy, cut, spec.weight_format, device) if packs else None
+    held = spec.weight_format if packs else None
+    packing = Packing(model, anatomy, cut, held, device) if held else None
     empty_foreign_parts(model, anatomy, cut)
     loader = Loader(
         model,

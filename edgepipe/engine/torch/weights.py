@@ -24,7 +24,7 @@ from edgepipe.engine.torch.architecture import float32_names
 from edgepipe.engine.torch.blocks import Block, pack_rows
 from edgepipe.engine.torch.gguf_rows import keeps_rows, read_gguf
 from edgepipe.engine.torch.merging import Pair, is_transposed, pairs_of
-from edgepipe.engine.torch.packed import Packing
+from edgepipe.engine.torch.packing import Packing
 from edgepipe.engine.torch.part import TORCH_DTYPES, StoredTensor, read_part
 from edgepipe.engine.torch.probe import checkpoint_weights
 from edgepipe.errors import DamagedWeights
@@ -150,7 +150,7 @@ class Loader:
             and keeps_rows(stored, tuple(meta.shape), self._config)
         )
         if in_rows:
-            blocks = self._read_blocks(packing, stored, meta, advance)
+            blocks = self._read_blocks(packing, name, stored, meta, advance)
         else:
             weight = self._merged(name, stored, meta, packing.dtype, advance)
             blocks = packing.blocks(name, weight)
@@ -159,6 +159,7 @@ class Loader:
     def _read_blocks(
         self,
         packing: Packing,
+        name: str,
         stored: StoredTensor,
         meta: torch.Tensor,
         advance: Callable[[int], None],
@@ -166,7 +167,7 @@ class Loader:
         for first, end in packing.row_ranges(*meta.shape):
             target = self._scratch_like(meta[first:end], packing.dtype)
             self._fill(stored.rows(first, end), target, advance)
-            yield pack_rows(target, packing.held)
+            yield pack_rows(target, packing.held_of(name))
 
     def _scratch_like(self, meta: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """One buffer for all blocks: glibc cannot reuse aligned memory of the same size."""

@@ -11,7 +11,7 @@ from edgepipe.core.frame import DType
 from edgepipe.core.weight_format import WeightFormat
 from edgepipe.engine.torch.anatomy import Cut
 from edgepipe.engine.torch.blocks import check_device, pack_rows
-from edgepipe.engine.torch.packed import PackedLinear, pack_linears
+from edgepipe.engine.torch.packing import PackedLinear, pack_linears
 from edgepipe.engine.torch.sample import random_stage
 from edgepipe.errors import ModelError
 
@@ -95,7 +95,7 @@ def test_a_stage_keeps_its_table_and_packs_its_head_apart(kind: str) -> None:
     assert model.get_input_embeddings().weight.dtype is torch.float32
 
 
-def test_without_a_format_a_tied_head_stays_tied() -> None:
+def test_without_a_format_nothing_is_packed() -> None:
     config = config_dict(CONFIGS["llama, tied"])
     model, anatomy = random_stage(config, DType.FLOAT32, WHOLE, CPU)
     pack_linears(model, anatomy, WHOLE, None, CPU)

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from edgepipe.core.weight_format import WeightFormat
 from edgepipe.engine.torch.anatomy import Anatomy, Cut
 from edgepipe.engine.torch.architecture import float32_names
-from edgepipe.engine.torch.blocks import Block, check_device, pack_rows, reorders, source_dtype
+from edgepipe.engine.torch.blocks import Block, check_device, pack_rows, source_dtype
 from edgepipe.engine.torch.linear import linear_modules
 
 _BLOCK_VALUES = {"cpu": 1 << 21, "cuda": 1 << 25}
@@ -51,11 +51,10 @@ class PackedLinear(torch.nn.Module):
 
 
 class Packing:
-    """Which weights of a stage are packed, and how.
+    """Which weights of a stage are packed: those of linear modules in its layers and its head.
 
-    Without a `weight_format` they keep the model's type and only lie in another order, where that
-    is faster and they are not shared with the embedding. Raises ModelError where the device
-    cannot multiply by the format.
+    A head that shares the embedding's table gets a weight of its own. Raises ModelError where the
+    device cannot multiply by the format.
     """
 
     def __init__(
@@ -63,19 +62,19 @@ class Packing:
         model: Any,
         anatomy: Anatomy,
         cut: Cut,
-        weight_format: WeightFormat | None,
+        held: WeightFormat,
         device: torch.device,
     ) -> None:
+        check_device(held, device)
         self._model = model
         self._device = device
-        self.held = weight_format or WeightFormat(str(model.dtype).removeprefix("torch."))
-        check_device(self.held, device)
-        if weight_format or reorders(model.dtype, device):
-            names = _weight_names(model, anatomy, cut)
-        else:
-            names = []
-        shared = anatomy.tied if weight_format is None and cut.embedding else {}
-        self.names = frozenset(name for name in names if name not in shared)
+        self._head = frozenset(f"{name}.weight" for name in anatomy.after)
+        self.held = held
+        self.names = frozenset(_weight_names(model, anatomy, cut))
+
+    def held_of(self, name: str) -> WeightFormat:
+        """What a weight is held as."""
+        return self.held.of_head if name in self._head else self.held
 
     @property
     def dtype(self) -> torch.dtype:
@@ -93,7 +92,7 @@ class Packing:
         module = self._model.get_submodule(name.removesuffix(".weight"))
         rows = weight.T if isinstance(module, Conv1D) else weight
         for first, end in self.row_ranges(*rows.shape):
-            yield pack_rows(rows[first:end], self.held)
+            yield pack_rows(rows[first:end], self.held_of(name))
 
     def place(self, name: str, blocks: Iterable[Block]) -> int:
         """Put blocks in place of a weight; returns their bytes."""
@@ -113,8 +112,11 @@ def pack_linears(
 ) -> None:
     """Pack the linear modules of a stage whose weights are loaded, in place.
 
-    Hooks of theirs are lost. Raises ModelError where the device cannot multiply by the format.
+    None packs nothing. Hooks of the modules are lost. Raises ModelError where the device cannot
+    multiply by the format.
     """
+    if weight_format is None:
+        return
     packing = Packing(model, anatomy, cut, weight_format, device)
     for name in sorted(packing.names):
         packing.place(name, packing.blocks(name, model.get_parameter(name).detach()))
