@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepipe.agent.weights import WeightStore
-from edgepipe.core.batching import MAX_WAITING, Batching
+from edgepipe.core.batching import DRAFT_COST, MAX_WAITING, Batching
 from edgepipe.core.frame import DType, JobId
 from edgepipe.core.stage import Intake, Tails
 from edgepipe.engine.base import StageSpec
@@ -31,8 +31,6 @@ PREFILL_CREDITS = 7
 three quarters are owed, so more of them mean fewer messages: one for six tokens of one stream."""
 
 
-DRAFT_COST = 0.12
-"""Of a guess, as a share of a frame's time, where nobody has measured it."""
 _BATCHING = ("num_groups", "max_draft", "draft_cost")
 """What stage 0 alone acts upon, and no engine is loaded with."""
 

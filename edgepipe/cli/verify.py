@@ -29,6 +29,7 @@ def verify(
     split: options.Split = None,
     strategy: options.StrategyOption = None,
     plan: options.PlanFile = None,
+    engine: options.EngineOption = "auto",
     dtype: options.Dtype = "auto",
     codec: options.CodecOption = "none",
     fresh_profile: options.FreshProfile = False,
@@ -57,6 +58,7 @@ def verify(
         plan=plan,
         dtype=dtype,
         codec=codec,
+        engine=engine,
         fresh_profile=fresh_profile,
     )
     if not run_loop(verify_model(model, prompt, where, how, train=train, json=json)):

@@ -31,6 +31,7 @@ from edgepipe.core.pipeline import Plan, Stage
 from edgepipe.core.prediction import draft_cost
 from edgepipe.core.profile import Address, DeviceProfile
 from edgepipe.core.remedy import require_fit
+from edgepipe.core.work import Objective
 from edgepipe.errors import PlanError, first_of
 
 
@@ -114,6 +115,7 @@ def deployment(
         replace(
             _place(prepared, stage, place, parts),
             codec=how.codec or stage.codec_forward,
+            engine="torch" if how.objective is Objective.TRAIN else stage.engine,
             weight_format=weight_format,
         )
         for stage, place, weight_format in zip(
@@ -172,7 +174,6 @@ def _place(
         head=stage.head,
         parts=parts_for(parts, prepared.tensors(items)),
         codec=stage.codec_forward,
-        engine=stage.engine,
         options=prepared.options,
     )
 

@@ -142,5 +142,5 @@ def test_a_training_step_is_that_of_one_process(
     assert found["ok"]
     bound = 1e-4 if codec == "none" else 0.05
     assert 0 < found["gradient_error"] <= found["worst_gradient_error"] <= bound
-    assert 0 < found["loss_error"] <= bound
+    assert 0 <= found["loss_error"] <= bound
     assert found["worst_gradient"].startswith("model.")

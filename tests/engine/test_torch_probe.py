@@ -72,6 +72,39 @@ def test_experts_are_named_as_in_a_checkpoint() -> None:
     assert "model.layers.1.block_sparse_moe.experts.1.w2.weight" in shape.layers[1].tensors
 
 
+EXPERT = 3 * 48 * 40
+MIXTURES = {
+    "mixtral": {"num_local_experts": 4, "intermediate_size": 40},
+    "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 40},
+    "qwen2_moe": {
+        "num_experts": 4,
+        "moe_intermediate_size": 40,
+        "shared_expert_intermediate_size": 40,
+    },
+}
+
+
+@pytest.mark.parametrize(("kind", "fields"), MIXTURES.items(), ids=MIXTURES)
+def test_a_layer_holds_all_experts_and_a_token_uses_some(kind: str, fields: dict[str, Any]) -> None:
+    base = {**CONFIGS["llama, untied, grouped queries"], "num_experts_per_tok": 1}
+    shape = model_shape(kind, config_dict({**base, **fields, "model_type": kind}))
+    layer = shape.layers[1]
+    assert layer.num_parameters == sum(shape.parameters[name] for name in layer.tensors)
+    assert layer.flops_per_token == 2 * (layer.num_parameters - 3 * EXPERT)
+    own = [name for name in shape.matrices if name in layer.tensors]
+    assert not [name for name in own if ".experts." in name or name.endswith(".gate.weight")]
+
+
+def test_linear_modules_with_a_forward_of_their_own_keep_the_dtype() -> None:
+    fields = {
+        **CONFIGS["llama, untied, grouped queries"],
+        "model_type": "falcon",
+        "new_decoder_architecture": False,
+    }
+    shape = model_shape("falcon", config_dict(fields))
+    assert set(shape.matrices) <= set(shape.head.tensors)
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [("bfloat16", DType.BFLOAT16), ("float16", DType.FLOAT16), (None, DType.FLOAT32)],

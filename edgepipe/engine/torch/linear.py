@@ -12,9 +12,11 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from edgepipe.core.frame import DType
-from edgepipe.engine.torch.anatomy import examine
-from edgepipe.engine.torch.architecture import build_on_meta, read_config
+from edgepipe.engine.torch.anatomy import Anatomy, Cut, examine
+from edgepipe.engine.torch.architecture import build_on_meta, float32_names, read_config
 from edgepipe.errors import UsageError
+
+_FORWARDS = (torch.nn.Linear.forward, Conv1D.forward)
 
 
 def linear_modules(model: Any, stack: str, layers: Iterable[int]) -> dict[str, Any]:
@@ -25,6 +27,22 @@ def linear_modules(model: Any, stack: str, layers: Iterable[int]) -> dict[str, A
         for name, module in model.get_submodule(stack)[index].named_modules()
         if isinstance(module, torch.nn.Linear | Conv1D)
     }
+
+
+def plain_linears(model: Any, anatomy: Anatomy, cut: Cut) -> list[str]:
+    """The weights in a stage's layers and head that a weight format applies to.
+
+    Those of linear modules that multiply as torch's do, and that may be of any type.
+    """
+    modules = linear_modules(model, anatomy.stack, cut.layers)
+    if cut.head:
+        modules |= {name: model.get_submodule(name) for name in anatomy.after}
+    is_float32 = float32_names(model)
+    return [
+        f"{name}.weight"
+        for name, module in modules.items()
+        if type(module).forward in _FORWARDS and not is_float32(f"{name}.weight")
+    ]
 
 
 def leaf_names(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -17,12 +17,10 @@ from transformers.pytorch_utils import Conv1D
 
 from edgepipe.core.weight_format import WeightFormat
 from edgepipe.engine.torch.anatomy import Anatomy, Cut
-from edgepipe.engine.torch.architecture import float32_names
 from edgepipe.engine.torch.blocks import Block, check_device, pack_rows, source_dtype
-from edgepipe.engine.torch.linear import linear_modules
+from edgepipe.engine.torch.linear import plain_linears
 
 _BLOCK_VALUES = {"cpu": 1 << 21, "cuda": 1 << 25}
-_FORWARDS = (torch.nn.Linear.forward, Conv1D.forward)
 
 
 class PackedLinear(torch.nn.Module):
@@ -70,7 +68,7 @@ class Packing:
         self._device = device
         self._head = frozenset(f"{name}.weight" for name in anatomy.after)
         self.held = held
-        self.names = frozenset(_weight_names(model, anatomy, cut))
+        self.names = frozenset(plain_linears(model, anatomy, cut))
 
     def held_of(self, name: str) -> WeightFormat:
         """What a weight is held as."""
@@ -120,16 +118,3 @@ def pack_linears(
     packing = Packing(model, anatomy, cut, weight_format, device)
     for name in sorted(packing.names):
         packing.place(name, packing.blocks(name, model.get_parameter(name).detach()))
-
-
-def _weight_names(model: Any, anatomy: Anatomy, cut: Cut) -> list[str]:
-    """The weights of plain linear modules in a stage's layers and head."""
-    modules = linear_modules(model, anatomy.stack, cut.layers)
-    if cut.head:
-        modules |= {name: model.get_submodule(name) for name in anatomy.after}
-    is_float32 = float32_names(model)
-    return [
-        f"{name}.weight"
-        for name, module in modules.items()
-        if type(module).forward in _FORWARDS and not is_float32(f"{name}.weight")
-    ]

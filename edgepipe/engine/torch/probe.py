@@ -11,10 +11,14 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from edgepipe.core.frame import DType
 from edgepipe.core.model import Item, ModelShape
-from edgepipe.engine.torch.anatomy import Anatomy, KVShape, examine, layer_weights, own_weights
+from edgepipe.engine.torch.anatomy import Anatomy, Cut, KVShape, examine, layer_weights, own_weights
 from edgepipe.engine.torch.architecture import build_on_meta, read_config
+from edgepipe.engine.torch.linear import plain_linears
 
 Weights = dict[str, torch.Tensor]
+
+_EXPERT_FIELDS = ("num_local_experts", "num_experts", "n_routed_experts")
+"""What configs call the number of a layer's routed experts."""
 
 _UNBOUNDED_POSITIONS = 2048
 """The context of models with ALiBi, whose config names none: what BLOOM was trained with."""
@@ -32,11 +36,10 @@ def model_shape(name: str, config: Mapping[str, Any]) -> ModelShape:
     anatomy = examine(model)
     embedding = checkpoint_weights(model, outside_weights(model, anatomy, anatomy.before))
     head = checkpoint_weights(model, outside_weights(model, anatomy, anatomy.after))
-    layers = [
-        checkpoint_weights(model, layer_weights(model, anatomy, index))
-        for index in range(anatomy.num_layers)
-    ]
+    in_model = [layer_weights(model, anatomy, index) for index in range(anatomy.num_layers)]
+    layers = [checkpoint_weights(model, weights) for weights in in_model]
     text = parsed.get_text_config()
+    used = [_used_parameters(weights, text) for weights in in_model]
     return ModelShape(
         name=name,
         architecture=type(model).__name__,
@@ -46,10 +49,12 @@ def model_shape(name: str, config: Mapping[str, Any]) -> ModelShape:
         max_positions=_max_positions(text),
         tied=not embedding.keys().isdisjoint(head),
         dtype=dtype,
-        embedding=_item("embedding", embedding, flops_per_parameter=0),
+        embedding=_item("embedding", embedding, num_used=0),
         layers=tuple(
-            _item(f"layer {index}", weights, kv=kv)
-            for index, (weights, kv) in enumerate(zip(layers, anatomy.kv, strict=True))
+            _item(f"layer {index}", weights, kv=kv, num_used=num_used)
+            for index, (weights, kv, num_used) in enumerate(
+                zip(layers, anatomy.kv, used, strict=True)
+            )
         ),
         head=_item("head", head),
         parameters={
@@ -62,15 +67,17 @@ def model_shape(name: str, config: Mapping[str, Any]) -> ModelShape:
 
 
 def _matrices(model: Any, anatomy: Anatomy) -> tuple[str, ...]:
-    """The weights of linear modules, by the names of a checkpoint that has them as they are.
+    """The weights of plain linear modules, by the names of a checkpoint that has them so.
 
-    Experts that a model merges into one tensor are none.
+    Experts that a model merges into one tensor are none, nor are routers.
     """
+    whole = Cut(first=0, end=anatomy.num_layers, embedding=True, head=True)
     weights = dict(outside_weights(model, anatomy, anatomy.after))
     for index in range(anatomy.num_layers):
         weights.update(layer_weights(model, anatomy, index))
     stored = checkpoint_weights(model, weights)
-    return tuple(name for name, each in weights.items() if each.ndim == 2 and name in stored)
+    packed = {anatomy.tied.get(name, name) for name in plain_linears(model, anatomy, whole)}
+    return tuple(name for name in weights if name in packed and name in stored)
 
 
 def outside_weights(model: Any, anatomy: Anatomy, modules: tuple[str, ...]) -> Weights:
@@ -90,16 +97,31 @@ def checkpoint_weights(model: Any, weights: Weights) -> Weights:
 
 
 def _item(
-    name: str, weights: Weights, *, kv: KVShape | None = None, flops_per_parameter: int = 2
+    name: str, weights: Weights, *, kv: KVShape | None = None, num_used: int | None = None
 ) -> Item:
+    """An item of which a token uses so many parameters, or all."""
     num_parameters = sum(tensor.numel() for tensor in weights.values())
     return Item(
         name=name,
         tensors=tuple(weights),
         num_parameters=num_parameters,
-        flops_per_token=flops_per_parameter * num_parameters,
+        flops_per_token=2 * (num_parameters if num_used is None else num_used),
         kv_values_per_token=kv.num_values if kv else 0,
     )
+
+
+def _used_parameters(weights: Weights, text: Any) -> int:
+    """Parameters of a layer that a token is multiplied by: of its experts, the chosen ones'."""
+    counts = [getattr(text, field, None) for field in _EXPERT_FIELDS]
+    num_experts = next((count for count in counts if isinstance(count, int) and count > 0), 1)
+    chosen = getattr(text, "num_experts_per_tok", None) or num_experts
+    experts = sum(
+        tensor.numel()
+        for name, tensor in weights.items()
+        if ".experts." in name or (tensor.ndim == 3 and len(tensor) == num_experts)
+    )
+    others = sum(tensor.numel() for tensor in weights.values()) - experts
+    return others + experts * min(chosen, num_experts) // num_experts
 
 
 def _dtype(config: Any) -> DType:
