@@ -23,7 +23,7 @@ from edgepipe.coordinator.emulated import (
 )
 from edgepipe.coordinator.launch import Running, Where, open_cluster
 from edgepipe.coordinator.pipeline import Pipeline, open_pipeline
-from edgepipe.coordinator.planning import How, asked_of
+from edgepipe.coordinator.planning import PREFILL_CHUNK, How, asked_of
 from edgepipe.coordinator.prepared import prepare
 from edgepipe.coordinator.progress import Silent
 from edgepipe.coordinator.watching import MIN_TOKENS as ENOUGH_TOKENS
@@ -165,7 +165,7 @@ async def _bench(work: DecodeBench, where: Where, how: How) -> AsyncIterator[_Be
     async with deployed(prepared, where, how, work.max_positions, quiet=True) as running:
         assert running.surveyed is not None, "a bench makes its own plan"
         survey = running.surveyed.survey
-        how = replace(how, dtype=running.plan.inputs.dtype)
+        how = how.as_planned(running.plan)
         asked = asked_of(prepared.shape, survey, how, work.max_positions)
         placement = placed(asked, running.plan)
         yield _Bench(
@@ -192,7 +192,7 @@ async def _emulated(work: DecodeBench, where: Where, how: How) -> AsyncIterator[
             emulation,
             num_slots=how.num_slots,
             max_positions=work.max_positions,
-            prefill_chunk=how.prefill_chunk,
+            prefill_chunk=how.prefill_chunk or PREFILL_CHUNK,
             codec=how.codec,
         )
         asked = Asked.of(

@@ -131,7 +131,7 @@ def _advice(
 ) -> tuple[Advice, ...]:
     if not explain:
         return ()
-    asked = asked_of(prepared.shape, survey, how, max_positions)
+    asked = asked_of(prepared.shape, survey, how.as_planned(found), max_positions)
     return advise(asked, found, for_seconds(ADVICE_S))
 
 

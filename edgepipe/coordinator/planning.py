@@ -24,6 +24,8 @@ from edgepipe.core.work import DEFAULT_PROMPT_TOKENS, Batch, Objective, Strategy
 from edgepipe.errors import PlanError, SplitError, UsageError
 
 PREFILL_CHUNK = 128
+PREFILL_CHUNK_OF_CPUS = 64
+"""A CPU is as fast with half as many rows, and a pipeline is full sooner (docs/LOG.md)."""
 SEARCH_S = 30.0
 """Nobody waits a minute for a plan: what is not proven by then is its gap."""
 MAX_REASONS = 8
@@ -53,7 +55,7 @@ class How:
     codec_backward: Codec | None = None
     num_slots: int = 1
     max_draft: int = 0
-    prefill_chunk: int = PREFILL_CHUNK
+    prefill_chunk: int | None = None
     prompt_tokens: int = DEFAULT_PROMPT_TOKENS
     batch: Batch | None = None
     fresh_profile: bool = False
@@ -63,6 +65,11 @@ class How:
         if self.strategy is not None:
             return self.strategy
         return Strategy.EXACT if self.split is None else Strategy.MANUAL
+
+    def as_planned(self, chosen: Plan) -> How:
+        """With what the plan was made for, where the user has not said."""
+        inputs = chosen.inputs
+        return replace(self, dtype=inputs.dtype, prefill_chunk=inputs.prefill_chunk)
 
     @property
     def weight_format(self) -> WeightFormat | None:
@@ -93,7 +100,7 @@ class How:
             dtype=self.dtype or shape.dtype,
             num_slots=self.num_slots,
             max_positions=max_positions,
-            prefill_chunk=self.prefill_chunk,
+            prefill_chunk=self.prefill_chunk or PREFILL_CHUNK,
             weight_format=self.weight_format,
         )
         trains = self.objective is Objective.TRAIN
@@ -130,7 +137,8 @@ def computing(how: How, shape: ModelShape, devices: Sequence[Candidate]) -> How:
     engine = how.engine
     if engine is None and on_cpus and not floats:
         engine = "torch"
-    return replace(how, dtype=dtype, engine=engine)
+    chunk = how.prefill_chunk or (PREFILL_CHUNK_OF_CPUS if on_cpus else PREFILL_CHUNK)
+    return replace(how, dtype=dtype, engine=engine, prefill_chunk=chunk)
 
 
 def check_cut(how: How, shape: ModelShape) -> None:
