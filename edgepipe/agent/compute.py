@@ -40,7 +40,7 @@ class ComputeThread:
 
         def fail(error: BaseException) -> None:
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(_settable(error))
 
         self.submit(call, settle, fail)
         return await future
@@ -88,6 +88,15 @@ class ComputeThread:
         while (call := self._calls.get()) is not None:
             call()
             del call  # or its result would live until the next one comes
+
+
+def _settable(error: BaseException) -> BaseException:
+    """A future refuses StopIteration, and whoever awaits it would wait for ever."""
+    if not isinstance(error, StopIteration):
+        return error
+    fault = RuntimeError("StopIteration was raised")
+    fault.__cause__ = error
+    return fault
 
 
 def _post(loop: asyncio.AbstractEventLoop, callback: Callable[[Any], None], value: object) -> None:

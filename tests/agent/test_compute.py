@@ -51,6 +51,12 @@ async def test_calls_run_one_after_another_in_the_order_given(compute: ComputeTh
     assert order == list(range(100))
 
 
+async def test_a_fault_that_futures_refuse_comes_back_too(compute: ComputeThread) -> None:
+    with pytest.raises(RuntimeError, match="StopIteration") as caught:
+        await soon(compute.run(lambda: next(iter(()))))
+    assert isinstance(caught.value.__cause__, StopIteration)
+
+
 async def test_the_loop_goes_on_while_a_call_runs(compute: ComputeThread) -> None:
     go = threading.Event()
     running = asyncio.create_task(compute.run(lambda: go.wait(DEADLINE_S)))

@@ -186,13 +186,20 @@ async def test_progress_comes_first_and_then_what_was_measured(worker: Worker) -
 
 
 @pytest.mark.parametrize(
-    "weight_format", [frame_pb2.WEIGHT_FORMAT_UNSPECIFIED, frame_pb2.WEIGHT_FORMAT_INT8]
+    ("engine", "weight_format"),
+    [
+        ("onnx", frame_pb2.WEIGHT_FORMAT_UNSPECIFIED),
+        ("onnx", frame_pb2.WEIGHT_FORMAT_INT8),
+        ("torch", frame_pb2.WEIGHT_FORMAT_INT8),
+        ("torch", frame_pb2.WEIGHT_FORMAT_INT4),
+    ],
 )
-async def test_onnx_runtime_is_measured_too(worker: Worker, weight_format: int) -> None:
+async def test_each_engine_is_measured_with_the_weights_asked_for(
+    worker: Worker, engine: str, weight_format: int
+) -> None:
     config = json.dumps({**config_dict(CONFIGS["llama, tied"]), **SIZES_OF_BLOCKS})
-    last = (await worker.profile(engine="onnx", config_json=config, weight_format=weight_format))[
-        -1
-    ]
+    asked = {"engine": engine, "config_json": config, "weight_format": weight_format}
+    last = (await worker.profile(**asked))[-1]
     measured = convert.measured_from_wire(last.profiled)
     (layer,) = measured.items.layers
     assert layer.decode.rows == (1, 2)

@@ -111,4 +111,4 @@ def small(session_home: Path) -> Path:
 def pair(edgepipe: Edgepipe) -> Iterator[Cluster]:
     """Two agents that the servers use one after another."""
     with ExitStack() as stack:
-        yield start_agents(stack, edgepipe, ["gus", "hal"])
+        yield start_agents(stack, edgepipe, ["sue", "una"])

@@ -66,4 +66,4 @@ def test_a_lost_stage_ends_the_server(edgepipe: Edgepipe, pair: Cluster, small: 
                 list(stream)
         assert server.process.wait(timeout=20) == 1
     log = (edgepipe.home / "small-server.log").read_text().strip().splitlines()
-    assert log[-1].startswith("edgepipe: hal (cpu): ")
+    assert log[-1].startswith("edgepipe: una (cpu): ")

@@ -123,7 +123,8 @@ def _check_layer_kinds(config: Any, model_class: Any) -> None:
 
 def float32_names(model: Any) -> Callable[[str], bool]:
     """Which weights this architecture keeps in float32 whatever the model's type is."""
-    plan = model._get_dtype_plan(model.dtype)  # noqa: SLF001
+    is_empty = not any(p.is_floating_point() for p in model.parameters())  # then it has no type
+    plan = {} if is_empty else model._get_dtype_plan(model.dtype)  # noqa: SLF001
     if not plan:
         return lambda _: False
     pattern, _, _ = build_glob_alternation(list(plan))
