@@ -144,16 +144,14 @@ async def main() -> None:
     found: list[Turns] = []
     async with one_process(prepared, home, options.weights) as one:
         if "single" in options.parts or "drafts" in options.parts:
-            async with ring(prepared, home, options.weights, slots=1) as plain:
+            async with ring(prepared, home, options, slots=1) as plain:
                 if "single" in options.parts:
                     found.append(await decode_turns(plain, one, options, streams=1, wanted=0.88))
                 if "drafts" in options.parts:
-                    async with ring(
-                        prepared, home, options.weights, slots=1, max_draft=15
-                    ) as drafting:
+                    async with ring(prepared, home, options, slots=1, max_draft=15) as drafting:
                         found.append(await draft_turns(prepared, drafting, plain, options))
         if "eight" in options.parts or "prefill" in options.parts:
-            async with ring(prepared, home, options.weights, slots=SLOTS) as running:
+            async with ring(prepared, home, options, slots=SLOTS) as running:
                 if "eight" in options.parts:
                     found.append(
                         await decode_turns(running, one, options, streams=SLOTS, wanted=1.4)
@@ -168,7 +166,7 @@ async def main() -> None:
 
 @asynccontextmanager
 async def ring(
-    prepared: Prepared, home: Path, weights: str, *, slots: int, max_draft: int = 0
+    prepared: Prepared, home: Path, options: Any, *, slots: int, max_draft: int = 0
 ) -> AsyncIterator[Running]:
     """Two private agents of one thread each."""
     where = Where(home=home, local=2, threads=1)
@@ -176,10 +174,11 @@ async def ring(
         objective=Objective.LATENCY if slots == 1 else Objective.THROUGHPUT,
         num_stages=2,
         engine="onnx",
-        weight_formats=(WeightFormat(weights),),
+        weight_formats=(WeightFormat(options.weights),),
         num_slots=slots,
         max_draft=max_draft,
         prompt_tokens=PROMPT_TOKENS,
+        answer_tokens=options.tokens,
     )
     console = Console(stderr=True)
     async with open_model(

@@ -16,6 +16,8 @@ MAX_SLOTS = 256
 MAX_QUEUE = 4096
 DEFAULT_WEIGHTS = WeightFormat.INT8
 """Within a percent of float32 in perplexity, and three times as fast (docs/LOG.md)."""
+EXPECTED_ANSWER_TOKENS = 256
+"""What the plan is made for: few answers fill a slot."""
 _SERVER = "The server"
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
@@ -116,6 +118,11 @@ def serve(
     logs.configure(logs.LogFormat.AUTO, "warning")
     run_loop(
         serve_model(
-            model, service, where, replace(how, num_slots=slots), adapter=adapter, json=json
+            model,
+            service,
+            where,
+            replace(how, num_slots=slots, answer_tokens=EXPECTED_ANSWER_TOKENS),
+            adapter=adapter,
+            json=json,
         )
     )

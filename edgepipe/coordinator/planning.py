@@ -57,6 +57,7 @@ class How:
     max_draft: int = 0
     prefill_chunk: int | None = None
     prompt_tokens: int = DEFAULT_PROMPT_TOKENS
+    answer_tokens: int | None = None
     batch: Batch | None = None
     fresh_profile: bool = False
 
@@ -108,6 +109,7 @@ class How:
             objective=self.objective,
             workload=workload,
             prompt_tokens=self.prompt_tokens,
+            answer_tokens=self.answer_tokens,
             batch=(self.batch or Batch()) if trains else None,
         )
 

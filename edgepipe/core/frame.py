@@ -94,14 +94,15 @@ class Likely(NamedTuple):
 class SampledToken(NamedTuple):
     """One token, sampled by the last stage for position `position` of a sequence.
 
-    `likely` are the most probable ones there, where the sequence asked for them.
+    `likely` are the most probable ones there. They and `logprob`, which is None otherwise, are told
+    where the sequence asked for them.
     """
 
     sequence: SequenceId
     slot: int
     position: int
     token: int
-    logprob: float
+    logprob: float | None = None
     finish: FinishReason | None = None
     likely: tuple[Likely, ...] = ()
 

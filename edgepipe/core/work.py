@@ -70,11 +70,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """An objective, what memory is for, and the prompt; `batch` is for training alone."""
+    """An objective, what memory is for, and the prompt; `batch` is for training alone.
+
+    Answers of `answer_tokens` are expected; None: of as many as there is room for.
+    """
 
     objective: Objective
     workload: Workload
     prompt_tokens: int = DEFAULT_PROMPT_TOKENS
+    answer_tokens: int | None = None
     batch: Batch | None = None
 
     @property
@@ -95,4 +99,6 @@ class Work:
     @property
     def decode_context(self) -> float:
         """Cached positions that a decoded token sees, on average."""
-        return (self.prompt + self.workload.max_positions) / 2
+        room = self.workload.max_positions - self.prompt
+        answer = room if self.answer_tokens is None else min(self.answer_tokens, room)
+        return self.prompt + answer / 2

@@ -128,7 +128,7 @@ def _samplings(body: Body, served: Served) -> list[Sampling]:
             presence_penalty=body.presence_penalty or 0.0,
             frequency_penalty=body.frequency_penalty or 0.0,
             logit_bias=_biases(body, served.vocab_size),
-            num_likely=body.num_likely or 0,
+            num_likely=body.num_likely,
         )
         for choice in range(body.num_choices)
     ]

@@ -86,6 +86,7 @@ class PieceMaker:
             sampled = self.answer.sampled[index]
             if sampled.token in self.answer.asked.eos_ids:
                 continue
+            assert sampled.logprob is not None, "it was asked for"
             token = self._text(Likely(sampled.token, sampled.logprob), index)
             likely = [self._text(each, index) for each in sampled.likely]
             told.append(Told(token=token, likely=likely, offset=offset))

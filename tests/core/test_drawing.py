@@ -18,6 +18,7 @@ SAMPLINGS = (
     Sampling(presence_penalty=1.5, frequency_penalty=0.5),
     Sampling(logit_bias=((4, 3.0),)),
     Sampling(num_likely=3),
+    Sampling(num_likely=0),
     Sampling(temperature=0.5, top_k=1),
 )
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepipe.core.frame import Likely
-from edgepipe.core.sampling import Sampling, sample
+from edgepipe.core.sampling import Choice, Sampling, sample
 from edgepipe.errors import StageError, UsageError
 
 
@@ -217,8 +217,13 @@ def test_the_log_probability_is_that_of_the_unmodified_logits(
     values: list[float], sampling: Sampling
 ) -> None:
     row = logits(*values)
-    token, logprob, _ = sample(row, sampling, 3)
+    token, logprob, likely = sample(row, replace(sampling, num_likely=0), 3)
+    assert likely == ()
     assert logprob == pytest.approx(math.log(probabilities(row)[token]), abs=1e-5)
+
+
+def test_a_log_probability_that_nobody_asked_for_is_not_told() -> None:
+    assert sample(logits(3, 1, 2), Sampling(), 0) == Choice(0, None, ())
 
 
 def test_the_logits_are_left_as_they_are() -> None:
@@ -265,6 +270,7 @@ def test_biases_and_penalties_sample_as_logits_that_were_changed_by_hand(
         frequency_penalty=frequency,
         logit_bias=tuple(biases.items()),
         seed=4,
+        num_likely=0,
     )
     plain = Sampling(temperature=temperature, seed=4)
     for position in range(5):
@@ -336,7 +342,7 @@ def test_a_temperature_near_zero_is_greedy_without_overflow(temperature: float) 
 
 def test_huge_logits_do_not_overflow() -> None:
     row = logits(3e38, 3e38, -3e38)
-    token, logprob, _ = sample(row, Sampling(temperature=1.0, seed=1), 0)
+    token, logprob, _ = sample(row, Sampling(temperature=1.0, seed=1, num_likely=0), 0)
     assert token in {0, 1}
     assert logprob == pytest.approx(math.log(0.5))
 
@@ -356,7 +362,7 @@ def test_logits_without_any_candidate_end_the_stage_too() -> None:
 
 
 def test_a_vocabulary_of_one_token_leaves_no_choice() -> None:
-    assert sample(logits(-2.5), Sampling(temperature=1.0, top_p=0.5), 3) == (0, 0.0, ())
+    assert sample(logits(-2.5), Sampling(temperature=1.0, top_p=0.5), 3) == (0, None, ())
 
 
 # --------------------------------------------------------------------------------- settings

@@ -169,7 +169,7 @@ def sampled_from_wire(wire: frame_pb2.SampledToken) -> SampledToken:
         slot=wire.slot,
         position=wire.position,
         token=wire.token,
-        logprob=wire.logprob,
+        logprob=wire.logprob if wire.HasField("logprob") else None,
         finish=member(_FROM_FINISH, wire.finish, "finish reason"),
         likely=tuple(
             [Likely(each.token, each.logprob) for each in few(wire.likely, MAX_LIKELY, "tokens")]

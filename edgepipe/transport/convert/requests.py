@@ -55,5 +55,5 @@ def _sampling_from_wire(wire: stage_pb2.Sampling) -> Sampling:
         presence_penalty=wire.presence_penalty,
         frequency_penalty=wire.frequency_penalty,
         logit_bias=tuple(sorted(wire.logit_bias.items())),
-        num_likely=wire.num_likely,
+        num_likely=wire.num_likely if wire.HasField("num_likely") else None,
     )
