@@ -157,7 +157,12 @@ def best_of(asked: Asked, candidates: Iterable[tuple[Case, Placement]]) -> Outco
     ]
     if not played:
         return None
-    return refine(asked, min(played, key=lambda outcome: outcome.seconds))
+    return refine(asked, min(played, key=_rank))
+
+
+def _rank(outcome: Outcome) -> float:
+    """The simulated figure, and of equal ones the less busy."""
+    return outcome.seconds + _ROUNDING * outcome.cost.bottleneck.seconds
 
 
 def by_rule(asked: Asked, cases: Sequence[Case], rule: Rule) -> Outcome | None:

@@ -53,8 +53,12 @@ class Throughput:
         return np.maximum(bottleneck_s, total_s / self.num_groups)
 
     def rank(self, total_s: Any, bottleneck_s: Any) -> Any:
-        """`seconds`, and of equal ones the shorter ring: its billionth part is added."""
-        return self.seconds(total_s, bottleneck_s) + _TIE * total_s
+        """`seconds`, and of equal ones the shorter ring, then the stages that are more alike.
+
+        A billionth part of ring and bottleneck is added: where the ring is what is waited for,
+        every cut within it is as good, until a frame comes late.
+        """
+        return self.seconds(total_s, bottleneck_s) + _TIE * (total_s + bottleneck_s)
 
     def tokens_per_s(self, seconds: float) -> float:
         """Of all groups together: `g · min(1 / bottleneck, G / total)`."""

@@ -96,6 +96,16 @@ def test_progress_tells_settings_done_of_all() -> None:
     assert told == [(done, len(cases)) for done in range(len(cases) + 1)]
 
 
+def test_of_equal_figures_the_one_whose_stages_are_alike_is_chosen() -> None:
+    model = llama()
+    workload = Workload(dtype=DType.BFLOAT16, num_slots=4, max_positions=2048, prefill_chunk=128)
+    work = Work(objective=Objective.THROUGHPUT, workload=workload)
+    asked = Asked.of(model, surveyed(model, (machine("a"), machine("b"))), work, num_stages=2)
+    best = best_of(asked, find(asked, cases_of(asked)).candidates)
+    assert best is not None
+    assert [(stage.first, stage.end) for stage in best.placement] == [(0, 15), (15, 30)]
+
+
 def test_where_nothing_fits_there_is_no_candidate() -> None:
     model = llama()
     workload = Workload(dtype=DType.BFLOAT16, num_slots=1, max_positions=2048, prefill_chunk=128)
