@@ -187,6 +187,25 @@ def test_what_it_cannot_run_is_refused(parts: Parts, changes: dict[str, Any], na
         load(spec_of(parts, **changes))
 
 
+@pytest.mark.parametrize("kind", ["linear", "dynamic", "yarn"])
+def test_an_older_name_of_a_rotary_kind_is_understood(parts: Parts, kind: str) -> None:
+    config = {**CONFIG, "rope_scaling": {"type": kind, "factor": 4.0}}
+    with pytest.raises(ModelError, match=f"rotary positions of type '{kind}'"):
+        load(spec_of(parts, config=config))
+    assert config["rope_scaling"] == {"type": kind, "factor": 4.0}
+
+
+def test_what_a_config_leaves_out_is_as_transformers_has_it(parts: Parts) -> None:
+    """Fields of which the file says nothing."""
+    whole = load(spec_of(parts)).forward(SPAN, random_tokens(9))
+    short = dict(CONFIG)
+    assert "hidden_act" not in short
+    assert torch.equal(load(spec_of(parts, config=short)).forward(SPAN, random_tokens(9)), whole)
+    del short["max_position_embeddings"]
+    with pytest.raises(ModelError, match="2048 positions, not 4096"):
+        load(spec_of(parts, config=short, max_positions=4096))
+
+
 def test_a_device_without_a_provider_is_refused(parts: Parts) -> None:
     with pytest.raises(ModelError, match="does not run on xpu"):
         OnnxEngine("xpu").load(spec_of(parts), lambda _done, _total: None)

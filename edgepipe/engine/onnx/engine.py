@@ -24,7 +24,7 @@ from edgepipe.engine.onnx.session import OPEN_ERRORS, open_session
 from edgepipe.engine.onnx.slots import Slots
 from edgepipe.engine.onnx.store import Description, StageStore, stage_key
 from edgepipe.engine.onnx.support import unavailable, unsupported
-from edgepipe.engine.torch.architecture import torch_dtype
+from edgepipe.engine.torch.architecture import read_config, torch_dtype
 from edgepipe.errors import ModelError
 
 _QUANTISED = frozenset({WeightFormat.INT8, WeightFormat.INT4})
@@ -66,7 +66,10 @@ class OnnxEngine:
         return Loaded(weight_bytes=held.weight_bytes, kv_bytes=self._slots.num_bytes)
 
     def _providers(self, spec: StageSpec) -> list[Provider]:
-        if reason := unavailable() or unsupported(spec.config):
+        if reason := unavailable():
+            raise ModelError(reason)
+        config = read_config(spec.config)
+        if reason := unsupported(config.to_dict()):
             raise ModelError(reason)
         chosen = providers(self._name, onnxruntime.get_available_providers())
         if chosen is None:
@@ -74,7 +77,7 @@ class OnnxEngine:
                 f"This machine's ONNX Runtime does not run on {self._name}: install "
                 "edgepipe[onnx-gpu], or use --engine torch."
             )
-        if reason := _cannot_hold(spec, chosen[0][0]):
+        if reason := _cannot_hold(spec, config.max_position_embeddings, chosen[0][0]):
             raise ModelError(reason)
         return chosen
 
@@ -163,9 +166,8 @@ class OnnxEngine:
         return self._slots, self._runner
 
 
-def _cannot_hold(spec: StageSpec, provider: str) -> str | None:
+def _cannot_hold(spec: StageSpec, context: int, provider: str) -> str | None:
     """Why a provider cannot run what the stage is told to be, in a sentence; None where it can."""
-    context = spec.config.get("max_position_embeddings", spec.max_positions)
     if spec.max_positions > context:
         return (
             f"The model has {context} positions, not {spec.max_positions}: take a shorter context."

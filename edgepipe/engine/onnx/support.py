@@ -49,7 +49,10 @@ def _installed(distribution: str) -> bool:
 
 
 def unsupported(config: Mapping[str, Any]) -> str | None:
-    """Why the engine cannot run a model, in a sentence; None where it can."""
+    """Why the engine cannot run a model, in a sentence; None where it can.
+
+    `config` is what transformers reads of the file: older names and left out fields would mislead.
+    """
     kind = config.get("model_type")
     if kind not in BUILDERS:
         return _refusal(f"the architecture {kind!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -48,14 +49,17 @@ def torch_dtype(dtype: DType) -> torch.dtype:
 
 
 def read_config(config: Mapping[str, Any]) -> Any:
-    """The config object for a config dict. Raises ModelError where the dict is not one of ours."""
+    """The config object for a config dict, which transformers would change as it reads it.
+
+    Raises ModelError where the dict is not one of ours.
+    """
     model_type = config.get("model_type")
     if model_type not in CONFIG_MAPPING:
         raise ModelError(f"The architecture {model_type!r} is not known to transformers.")
     _check_depth(config)
     _check_not_quantised(config)
     left_out = {"auto_map", "quantization_config"}
-    fields = {name: value for name, value in config.items() if name not in left_out}
+    fields = {name: deepcopy(value) for name, value in config.items() if name not in left_out}
     try:
         return CONFIG_MAPPING[model_type].from_dict(fields)
     except LIBRARY_ERRORS as error:
