@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from edgepipe.errors import VersionMismatch
 
-API = 1
+API = 2
+"""Counts up whenever one side would misread, or wait for, what the other does not send."""
 
 
 def check_api(api: int, who: str = "the caller") -> None:
