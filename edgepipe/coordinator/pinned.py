@@ -9,8 +9,17 @@ from edgepipe.core.work import Objective
 from edgepipe.errors import PlanError
 
 
-def pinned_plan(pinned: Plan, shape: ModelShape, max_positions: int, objective: Objective) -> Plan:
-    """The plan that the user gave. Raises PlanError where it is for something else, DoesNotFit."""
+def pinned_plan(
+    pinned: Plan,
+    shape: ModelShape,
+    max_positions: int,
+    objective: Objective,
+    engine: str | None = None,
+) -> Plan:
+    """The plan that the user gave; `engine` is the one that all stages shall have, if any.
+
+    Raises PlanError where it is for something else, DoesNotFit.
+    """
     if (pinned.objective is Objective.TRAIN) != (objective is Objective.TRAIN):
         raise PlanError(
             f"the plan was made for --objective {pinned.objective}: plan anew with "
@@ -22,6 +31,12 @@ def pinned_plan(pinned: Plan, shape: ModelShape, max_positions: int, objective: 
         raise PlanError(
             f"the plan keeps {pinned.inputs.max_positions} tokens per sequence, "
             f"and {max_positions} are wanted: plan anew with --context {max_positions}"
+        )
+    others = {stage.engine for stage in pinned.stages} - {engine}
+    if engine is not None and others:
+        raise PlanError(
+            f"the plan was made for the engine {min(others)}: leave out --engine, or plan anew "
+            f"with --engine {engine}"
         )
     require_fit(pinned)
     return pinned

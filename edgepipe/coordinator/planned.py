@@ -61,7 +61,7 @@ async def plan_for(
     if how.preferred is not None and takes(how.preferred, roster):
         return Planned(plan=how.preferred, surveyed=None)
     if how.pinned is not None:
-        pinned = pinned_plan(how.pinned, prepared.shape, max_positions, how.objective)
+        pinned = pinned_plan(how.pinned, prepared.shape, max_positions, how.objective, how.engine)
         return Planned(plan=pinned, surveyed=None)
     check_usable(roster, how)
     how = computing(how, prepared.shape, candidates(roster))

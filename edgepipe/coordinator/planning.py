@@ -130,7 +130,11 @@ def computing(how: How, shape: ModelShape, devices: Sequence[Candidate]) -> How:
     ONNX Runtime computes in float32 on a CPU. Quantized weights are multiplied in float32 there,
     whatever the model's own dtype is.
     """
-    on_cpus = all(each.device.kind is DeviceKind.CPU for each in devices)
+    on_cpus = all(
+        each.device.kind is DeviceKind.CPU
+        for each in devices
+        if how.nodes is None or each.node in how.nodes
+    )
     small = how.weight_format in {WeightFormat.INT8, WeightFormat.INT4}
     dtype = how.dtype
     if dtype is None and on_cpus and (small or how.engine == "onnx"):
