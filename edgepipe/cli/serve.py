@@ -96,6 +96,8 @@ def serve(
         raise UsageError(f"--port {port} is not within 0 to 65535")
     if api_key is not None and not api_key:
         raise UsageError("--api-key is empty: leave it out, or give one")
+    if api_key is not None and not _can_be_sent(api_key):
+        raise UsageError("--api-key holds what no client can send: use letters, digits and signs")
     where = options.where(
         cluster=cluster, peer=peer, local=local, threads=threads, slowdown=slowdown
     )
@@ -126,3 +128,8 @@ def serve(
             json=json,
         )
     )
+
+
+def _can_be_sent(api_key: str) -> bool:
+    """Whether a header can hold it, and gives it back as it was."""
+    return api_key.isascii() and api_key.isprintable() and api_key == api_key.strip()

@@ -92,6 +92,7 @@ class Endpoints:
         body = parse(CompletionBody, await _body(request))
         served = self.backend.served
         served.check_name(body.model)
+        self.backend.check_count(len(body.prompt) * body.num_choices)
         async with self.backend.tokenizing:
             prompts = await asyncio.to_thread(
                 completion_prompts, body, self.backend.tokenizer, served.vocab_size

@@ -76,9 +76,8 @@ class Backend:
             for id_ in ids:
                 self._leave(id_)
 
-    def _arrive(self, num: int) -> list[SequenceId]:
-        if self.ended is not None:
-            raise self.ended
+    def check_count(self, num: int) -> None:
+        """Raises Refusal for more answers than can be here at once."""
         if num > self.desk.capacity:
             raise Refusal(
                 400,
@@ -87,6 +86,11 @@ class Backend:
                 param="n",
                 code="invalid_value",
             )
+
+    def _arrive(self, num: int) -> list[SequenceId]:
+        if self.ended is not None:
+            raise self.ended
+        self.check_count(num)
         ids = [SequenceId(next(self._ids)) for _ in range(num)]
         started = self.desk.arrive(ids, slot_s=self._slot_s)
         if isinstance(started, Refused):

@@ -19,6 +19,14 @@ here = pytest.fixture(commands)
         (("--queue", -1), "--queue -1 is not within 0 to 4096"),
         (("--port", 70_000), "--port 70000 is not within 0 to 65535"),
         (("--api-key", ""), "--api-key is empty: leave it out, or give one"),
+        (
+            ("--api-key", "clé"),
+            "--api-key holds what no client can send: use letters, digits and signs",
+        ),
+        (
+            ("--api-key", "key "),
+            "--api-key holds what no client can send: use letters, digits and signs",
+        ),
         (("--port", 0, "--context", 1), "--context 1 is not within the model's 2 to 4096"),
         (
             ("--host", "nowhere.invalid"),

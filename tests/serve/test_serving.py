@@ -121,6 +121,12 @@ async def test_the_asynchronous_client_streams_too(served: Served) -> None:
     assert {each.choices[0].text for each in whole} == {text}
 
 
+def test_more_prompts_than_may_wait_are_not_even_read(served: Served) -> None:
+    answered = served.http("/v1/completions", {"model": "small", "prompt": [""] * 6})
+    assert answered.status == 400
+    assert answered.error["message"].startswith("The request wants 6 answers, and 5 may run")
+
+
 def test_a_stream_ends_with_done(served: Served) -> None:
     answered = ask(served, stream=True)
     assert answered.headers["content-type"].startswith("text/event-stream")
