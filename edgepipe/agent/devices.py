@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import platform
 import re
 import sys
@@ -21,6 +22,7 @@ from edgepipe import __version__
 from edgepipe.agent.engines_here import check_builds, engines_of, is_installed
 from edgepipe.agent.memory import HOST_POOL, MemoryNow, host_memory, num_cores
 from edgepipe.agent.settings import AgentSettings
+from edgepipe.agent.throttling import throttling_quota
 from edgepipe.core.profile import DeviceId, DeviceKind, DeviceProfile
 from edgepipe.core.size import human_size
 from edgepipe.errors import NodeError, UsageError
@@ -88,7 +90,13 @@ def choose(here: Sequence[Device], wanted: Sequence[str]) -> tuple[Device, ...]:
 def cpu_device() -> Device:
     """The CPU and its memory, without asking torch."""
     memory = host_memory()
-    return Device(id=CPU, kind=DeviceKind.CPU, name=_cpu_name(), memory=memory, is_unified=True)
+    return Device(id=CPU, kind=DeviceKind.CPU, name=_share_name(), memory=memory, is_unified=True)
+
+
+def _share_name() -> str:
+    """The CPU, and how much of it a container may use: figures of another share are not its own."""
+    quota = throttling_quota(os.cpu_count() or 1)
+    return _cpu_name() if quota is None else f"{_cpu_name()} ({quota:g} CPUs)"
 
 
 def _cpu_name() -> str:

@@ -27,6 +27,7 @@ from edgepipe.agent.fence import Fence
 from edgepipe.agent.handover import handover_s, sleepers_handover_s
 from edgepipe.agent.resident import empty_cache, give_back_freed_memory
 from edgepipe.agent.slowdown import stretch
+from edgepipe.agent.throttling import throttled_s, throttling_quota
 from edgepipe.core.api import check_api
 from edgepipe.core.measured import Items, Measured, Measurement
 from edgepipe.core.sampling import Sampling, sample
@@ -198,8 +199,12 @@ def _maker(engine: str) -> Make:
 def clock(device: torch.device, slowdown: float) -> Callable[[Callable[[], object]], float]:
     """Times a call on the device to its end, slowed down as a stage's is.
 
-    What a GPU was given before is done first: it belongs to no call.
+    What a GPU was given before is done first: it belongs to no call. On a CPU under a quota it is
+    the average of many such calls.
     """
+    quota = throttling_quota(torch.get_num_threads()) if device.type == "cpu" else None
+    if quota is not None:
+        return lambda call: throttled_s(call, quota) * slowdown
 
     def seconds(call: Callable[[], object]) -> float:
         _finish(device)
