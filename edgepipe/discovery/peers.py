@@ -58,12 +58,13 @@ def _is_host(host: str) -> bool:
 
 
 def parse_peers(texts: Iterable[str]) -> tuple[Address, ...]:
-    """The addresses of `--peer`, each once, in order.
+    """The addresses of `--peer`, each once, in order; EDGEPIPE_PEER has several in one text.
 
     Raises:
         UsageError: one is not HOST:PORT.
     """
-    found = [parse_address(text, what="--peer", default_port=DEFAULT_PORT) for text in texts]
+    each = (part.strip() for text in texts for part in text.split(","))
+    found = [parse_address(text, what="--peer", default_port=DEFAULT_PORT) for text in each]
     for address in found:
         if address.port == 0:
             raise UsageError(f"--peer {address} has no port: give the one that its agent printed.")

@@ -52,3 +52,10 @@ def test_a_peer_given_twice_is_seen_once() -> None:
     sightings = static_sightings(peers)
     assert [s.key for s in sightings] == [f"10.0.0.2:{DEFAULT_PORT}", f"10.0.0.3:{DEFAULT_PORT}"]
     assert {s.id for s in sightings} == {None}
+
+
+def test_a_variable_names_several_peers_in_one_text() -> None:
+    assert parse_peers(["10.0.0.2, 10.0.0.3:81"]) == (
+        Address(host="10.0.0.2", port=DEFAULT_PORT),
+        Address(host="10.0.0.3", port=81),
+    )
