@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
 
-from edgepipe.cli.answering import deployed, stages_json
+from edgepipe.cli.answering import Shown, stages_json
 from edgepipe.cli.show import errors
 from edgepipe.coordinator.launch import Running, Where
 from edgepipe.coordinator.planning import How, check_cut
 from edgepipe.coordinator.prepared import Prepared, prepare
+from edgepipe.coordinator.standing import Wish, standing
 from edgepipe.coordinator.text import Tokenizer
 from edgepipe.core.admission import FrontDesk
 from edgepipe.core.reach import is_loopback
+from edgepipe.core.standing import Why
 from edgepipe.errors import UsageError
 from edgepipe.serve.asking import Served
 from edgepipe.serve.backend import Backend
@@ -40,7 +42,7 @@ class Service:
 async def serve_model(
     name: str, service: Service, where: Where, how: How, *, adapter: Path | None, json: bool
 ) -> None:
-    """`edgepipe serve`, until it is told to stop. Raises what goes wrong."""
+    """`edgepipe serve`, until it is told to stop. Raises what keeps it from beginning to serve."""
     with bind(service.host, service.port) as listener:
         prepared = await prepare(name, home=where.home, adapter=adapter)
         check_cut(how, prepared.shape)
@@ -50,10 +52,27 @@ async def serve_model(
                 f"--context {service.context} is not within the model's 2 to {longest}"
             )
         room = service.context or min(longest, DEFAULT_CONTEXT)
+        if how.pinned is not None:
+            room = max(room, how.pinned.inputs.max_positions)
         tokenizer = await asyncio.to_thread(prepared.model.tokenizer)
         tokenizer.prompt_ids("a", raw=True)  # the first call sets it up, which threads must not do
-        async with deployed(prepared, where, how, room, quiet=json) as running:
-            backend = _backend(name, prepared, running, tokenizer, service.queue)
+        backend = _backend(
+            name,
+            prepared,
+            tokenizer,
+            room,
+            FrontDesk(num_slots=how.num_slots, max_waiting=service.queue),
+        )
+        wish = Wish(prepared=prepared, how=how, max_positions=room, where=where)
+        console = errors()
+
+        def shown(why: Why) -> Shown:
+            return Shown(console, quiet=json or why is not Why.STARTED)
+
+        def say(sentence: str) -> None:
+            console.print(f"edgepipe: {sentence}", markup=False, highlight=False, soft_wrap=True)
+
+        async with standing(wish, backend, interface=shown, tell=say) as running:
 
             def tell() -> None:
                 _tell(backend, running, *address(listener), service, json=json)
@@ -62,19 +81,17 @@ async def serve_model(
 
 
 def _backend(
-    name: str, prepared: Prepared, running: Running, tokenizer: Tokenizer, queue: int
+    name: str, prepared: Prepared, tokenizer: Tokenizer, room: int, desk: FrontDesk
 ) -> Backend:
-    deployment, model = running.pipeline.deployment, prepared.model
-    desk = FrontDesk(num_slots=deployment.num_slots, max_waiting=queue)
+    model = prepared.model
     return Backend(
-        pipeline=running.pipeline,
         tokenizer=tokenizer,
         served=Served(
             name=model.name,
             names={model.name, name},
             created_s=int(time.time()),
-            max_positions=deployment.max_positions,
-            vocab_size=deployment.vocab_size,
+            max_positions=room,
+            vocab_size=prepared.shape.vocab_size,
             eos_ids=model.eos_ids,
             generation=model.generation,
         ),

@@ -1,9 +1,13 @@
-"""Devices that are leased for a moment, to measure something on them."""
+"""Devices that are leased for a moment, to measure something on them.
+
+Those on which the job's own stages run are held already: their links are measured under the lease
+that is there, and nothing else is.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -50,6 +54,25 @@ class Spot:
         if self.node.profile.host_id == other.node.profile.host_id:
             ways.insert(0, Address(host="127.0.0.1", port=port, interface="lo"))
         return tuple(dict.fromkeys(ways))
+
+
+Held = Mapping[tuple[str, str], int]
+"""The fences of leases that are ours, by the names of node and device."""
+
+
+@asynccontextmanager
+async def lent(spot: Spot, job: str, held: Held) -> AsyncIterator[WorkerCalls]:
+    """A device under the lease that is held of it, else borrowed. Raises as `borrowed`."""
+    fence = held.get(spot.key)
+    if fence is None:
+        async with borrowed(spot, job) as worker:
+            yield worker
+        return
+    channel = spot.node.worker_channel(spot.device)
+    try:
+        yield WorkerCalls(who=spot.who, channel=channel, fence=fence)
+    finally:
+        await channel.close()
 
 
 @asynccontextmanager

@@ -54,12 +54,18 @@ class Where:
 @asynccontextmanager
 async def open_cluster(where: Where) -> AsyncIterator[Roster]:
     """The nodes to use, started first where they are to be private ones."""
+    async with searching(where) as search, find_nodes(search) as roster:
+        yield roster
+
+
+@asynccontextmanager
+async def searching(where: Where) -> AsyncIterator[Search]:
+    """Where to look for the nodes; private agents live until it is left."""
     async with AsyncExitStack() as stack:
         if where.local is None:
-            search = Search(cluster=where.cluster, peers=where.peers, hosts=lan_hosts())
+            yield Search(cluster=where.cluster, peers=where.peers, hosts=lan_hosts())
         else:
-            search = await _start_local(where, where.local, stack)
-        yield await stack.enter_async_context(find_nodes(search))
+            yield await _start_local(where, where.local, stack)
 
 
 async def _start_local(where: Where, count: int, stack: AsyncExitStack) -> Search:
@@ -106,8 +112,20 @@ async def weight_parts(
         is_over.set()
 
 
+def new_job() -> JobId:
+    """What leases and frames are marked with."""
+    return JobId(secrets.token_hex(8))
+
+
 def deployment(
-    prepared: Prepared, chosen: Plan, roster: Roster, parts: Sequence[Part], how: How
+    prepared: Prepared,
+    chosen: Plan,
+    roster: Roster,
+    parts: Sequence[Part],
+    how: How,
+    *,
+    job: JobId,
+    epoch: int = 1,
 ) -> Deployment:
     """What a plan puts on the nodes of a roster. Raises PlanError if a device is gone."""
     places = [_find(roster, stage) for stage in chosen.stages]
@@ -123,8 +141,8 @@ def deployment(
         )
     )
     return Deployment(
-        job=JobId(secrets.token_hex(8)),
-        epoch=1,
+        job=job,
+        epoch=epoch,
         stages=stages,
         config=prepared.model.config,
         dtype=chosen.inputs.dtype,
@@ -245,7 +263,7 @@ async def open_model(
                 planned = replace(planned, plan=tailor.plan(planned))
                 require_fit(planned.plan)
                 interface.planned(planned, roster)
-                deployed = deployment(prepared, planned.plan, roster, parts, how)
+                deployed = deployment(prepared, planned.plan, roster, parts, how, job=new_job())
                 deployed = tailor.deployment(deployed, planned.plan)
                 async with open_pipeline(deployed, roster.nodes, interface) as pipeline:
                     interface.deployed()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
-from edgepipe.coordinator.borrowing import Spot, borrowed
+from edgepipe.coordinator.borrowing import Held, Spot, lent
 from edgepipe.coordinator.profiles import LinkEntry, LinkKey, Profiles, known_as
 from edgepipe.coordinator.worker_calls import LinkFigures, WorkerCalls
 from edgepipe.core.speed import Link
@@ -65,8 +66,9 @@ async def survey_links(
     now_s: float,
     job: str,
     measuring: Callable[[str, int, int], None],
+    held: Held = MappingProxyType({}),
 ) -> Links:
-    """Look up or measure the link of every ordered pair of nodes."""
+    """Look up or measure the link of every ordered pair of nodes; `held` devices are not leased."""
     pairs = {(a.node.profile.name, b.node.profile.name): (a, b) for a, b in _pairs(spots)}
     links = Links()
     if not fresh:
@@ -74,7 +76,7 @@ async def survey_links(
             names: kept for names, pair in pairs.items() if (kept := _kept(profiles, *pair))
         }
     unknown = {names: pair for names, pair in pairs.items() if names not in links.found}
-    async with _borrowed_ends(unknown.values(), job) as ends:
+    async with _borrowed_ends(unknown.values(), job, held) as ends:
         for index, (names, pair) in enumerate(unknown.items()):
             known = _kept(profiles, *pair)
             if known is None or (fresh and known.key not in links.measured):
@@ -135,14 +137,16 @@ class _Ends:
 
 
 @asynccontextmanager
-async def _borrowed_ends(pairs: Iterable[tuple[Spot, Spot]], job: str) -> AsyncIterator[_Ends]:
+async def _borrowed_ends(
+    pairs: Iterable[tuple[Spot, Spot]], job: str, held: Held
+) -> AsyncIterator[_Ends]:
     """Lease both ends of every pair, in the order in which every coordinator does."""
     spots = {spot.key: spot for pair in pairs for spot in pair}
     ends = _Ends(job=job)
     async with AsyncExitStack() as stack:
         for key, spot in sorted(spots.items(), key=lambda each: each[1].order):
             try:
-                ends.workers[key] = await stack.enter_async_context(borrowed(spot, job))
+                ends.workers[key] = await stack.enter_async_context(lent(spot, job, held))
             except EdgepipeError as error:
                 ends.refusals[key] = error
         yield ends

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -20,6 +20,7 @@ from edgepipe.core.cluster import (
     Refused,
     apply,
 )
+from edgepipe.core.holding import Holding
 from edgepipe.core.profile import Address, DeviceProfile, NodeId, NodeProfile, NodeState
 from edgepipe.discovery.addresses import multicast_hosts, read_interfaces, rescoped
 from edgepipe.discovery.browse import browse
@@ -94,21 +95,44 @@ class Roster:
 @asynccontextmanager
 async def find_nodes(search: Search) -> AsyncIterator[Roster]:
     """Search once and talk to every node found; the channels close on leaving."""
-    roster = Roster(state=ClusterState(cluster=search.cluster, api=API))
-    for sighting in await _sightings(search):
+    async with meet_nodes(search, await sightings(search)) as roster:
+        yield roster
+
+
+@asynccontextmanager
+async def meet_nodes(
+    search: Search,
+    found: Iterable[NodeSighting],
+    *,
+    holding: Holding | None = None,
+    deadline_s: float = DESCRIBE_DEADLINE_S,
+) -> AsyncIterator[Roster]:
+    """Talk to the nodes that were sighted; what `holding` names counts as free.
+
+    The channels close on leaving. A node that does not answer within the deadline is not usable.
+    """
+    meeting = _Meeting(
+        roster=Roster(state=ClusterState(cluster=search.cluster, api=API)),
+        credentials=search.credentials,
+        holding=holding or Holding(),
+        deadline_s=deadline_s,
+    )
+    roster = meeting.roster
+    for sighting in found:
         roster.apply(Appeared(sighting=sighting, now_s=_now()))
     try:
         async with asyncio.TaskGroup() as tasks:
             for key, member in roster.state.members.items():
                 if member.state is not NodeState.UNUSABLE:
-                    tasks.create_task(_meet(roster, key, member.sighting, search.credentials))
+                    tasks.create_task(meeting.meet(key, member.sighting))
         yield roster
     finally:
         for node in roster.nodes.values():
             await node.channel.close()
 
 
-async def _sightings(search: Search) -> tuple[NodeSighting, ...]:
+async def sightings(search: Search) -> tuple[NodeSighting, ...]:
+    """Who is to be seen now."""
     if not search.hosts:
         return static_sightings(search.peers)
     return await browse(
@@ -116,36 +140,41 @@ async def _sightings(search: Search) -> tuple[NodeSighting, ...]:
     )
 
 
-async def _meet(
-    roster: Roster, key: MemberKey, sighting: NodeSighting, credentials: Credentials | None
-) -> None:
-    """Reach a node and have it describe itself; why not is noted in the roster."""
-    addresses = rescoped(sighting.addresses, read_interfaces())
-    try:
-        address, channel = await choose_address(
-            addresses, deadline_s=DESCRIBE_DEADLINE_S, credentials=credentials
-        )
-    except EdgepipeError as error:
-        roster.apply(Refused(key=key, reason=str(error), now_s=_now()))
-        return
-    try:
-        with calling(sighting.name or str(address)):
-            stub = agent_pb2_grpc.AgentStub(channel)
-            wire = await stub.Describe(
-                agent_pb2.DescribeRequest(api=API), timeout=DESCRIBE_DEADLINE_S
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Meeting:
+    roster: Roster
+    credentials: Credentials | None
+    holding: Holding
+    deadline_s: float
+
+    async def meet(self, key: MemberKey, sighting: NodeSighting) -> None:
+        """Reach a node and have it describe itself; why not is noted in the roster."""
+        addresses = rescoped(sighting.addresses, read_interfaces())
+        try:
+            address, channel = await choose_address(
+                addresses, deadline_s=self.deadline_s, credentials=self.credentials
             )
-        profile = convert.node_from_wire(wire)
-    except EdgepipeError as error:
-        await channel.close()
-        roster.apply(Refused(key=key, reason=str(error), now_s=_now()))
-        return
-    if profile.id in roster.nodes:
-        await channel.close()  # found twice: as a peer and over mDNS
-    else:
-        roster.nodes[profile.id] = Node(
-            profile=profile, address=address, channel=channel, credentials=credentials
-        )
-    roster.apply(Described(key=key, profile=profile, now_s=_now()))
+        except EdgepipeError as error:
+            self.roster.apply(Refused(key=key, reason=str(error), now_s=_now()))
+            return
+        try:
+            with calling(sighting.name or str(address)):
+                stub = agent_pb2_grpc.AgentStub(channel)
+                wire = await stub.Describe(
+                    agent_pb2.DescribeRequest(api=API), timeout=self.deadline_s
+                )
+            profile = self.holding.seen(convert.node_from_wire(wire))
+        except EdgepipeError as error:
+            await channel.close()
+            self.roster.apply(Refused(key=key, reason=str(error), now_s=_now()))
+            return
+        if profile.id in self.roster.nodes:
+            await channel.close()  # found twice: as a peer and over mDNS
+        else:
+            self.roster.nodes[profile.id] = Node(
+                profile=profile, address=address, channel=channel, credentials=self.credentials
+            )
+        self.roster.apply(Described(key=key, profile=profile, now_s=_now()))
 
 
 def _now() -> float:

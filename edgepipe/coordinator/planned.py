@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from edgepipe.coordinator.background import in_background
+from edgepipe.coordinator.borrowing import Held
 from edgepipe.coordinator.nodes import Roster
 from edgepipe.coordinator.pinned import pinned_plan
 from edgepipe.coordinator.planning import (
@@ -53,10 +55,12 @@ async def plan_for(
     max_positions: int,
     home: Path,
     interface: Planning,
+    held: Held = MappingProxyType({}),
 ) -> Planned:
     """Measure what is not known of the devices, and plan; the plan may not fit.
 
-    Raises PlanError where nothing is usable, and as `make_plan`.
+    On `held` devices stages of ours run meanwhile. Raises PlanError where nothing is usable, and as
+    `make_plan`.
     """
     if how.preferred is not None and takes(how.preferred, roster):
         return Planned(plan=how.preferred, surveyed=None)
@@ -76,6 +80,7 @@ async def plan_for(
         engines=how.engines_for(work),
         faster=partial(faster, work=work),
         nodes=how.nodes,
+        held=held,
         fresh=how.fresh_profile,
         home=home,
         now_s=time.time(),

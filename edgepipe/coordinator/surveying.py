@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
-from edgepipe.coordinator.borrowing import Spot, borrowed
+from edgepipe.coordinator.borrowing import Held, Spot, borrowed
 from edgepipe.coordinator.link_survey import Links, NoLink, survey_links
 from edgepipe.coordinator.nodes import Roster
 from edgepipe.coordinator.profiles import (
@@ -106,6 +107,7 @@ async def survey(
     engines: Sequence[str] = ("torch",),
     faster: Callable[[Sequence[DeviceSpeed]], DeviceSpeed] = itemgetter(0),
     nodes: Collection[str] | None = None,
+    held: Held = MappingProxyType({}),
     fresh: bool = False,
     home: Path,
     now_s: float,
@@ -123,6 +125,7 @@ async def survey(
         engines: those that may be used, of which a device has all, some or none.
         faster: the speed to plan with, of those that a device's engines reach.
         nodes: the names of those that matter; all where it is None.
+        held: devices on which stages of ours run: known already, or left out.
         fresh: measure even what is known.
         home: where figures are kept.
         now_s: the time of day, noted in what is kept.
@@ -140,6 +143,7 @@ async def survey(
         rank=rank,
         engines=engines,
         faster=faster,
+        held=held,
         fresh=fresh,
         profiles=Profiles(home=home),
         now_s=now_s,
@@ -158,6 +162,7 @@ async def survey(
         now_s=now_s,
         job=work.job,
         measuring=progress.measuring,
+        held=held,
     )
     return work.surveyed(usable, links, leased=_leased(roster, nodes))
 
@@ -171,6 +176,7 @@ class _Surveying:
     rank: int
     engines: Sequence[str]
     faster: Callable[[Sequence[DeviceSpeed]], DeviceSpeed]
+    held: Held
     fresh: bool
     profiles: Profiles
     now_s: float
@@ -262,6 +268,8 @@ class _Surveying:
         return DeviceSpeed(items=(item,) * (self.shape.num_layers + 2))
 
     async def _measure(self, spot: Spot, asked: Measurement, key: DeviceKey) -> DeviceEntry:
+        if spot.key in self.held:
+            raise LeaseHeld("a stage of ours runs on it, and it was not measured before")
         async with borrowed(spot, self.job) as worker:
             measured = await worker.profile(
                 self.config,

@@ -115,10 +115,17 @@ class Endpoints:
         return Reply(self.backend, asked)
 
     async def health(self) -> Response:
-        """Whether the pipeline lives. Raises Refusal."""
+        """Whether there is a pipeline, and on which devices. Raises Refusal."""
         if self.backend.ended is not None:
             raise self.backend.ended
-        return JSONResponse({"status": "ok"})
+        if self.backend.running is None:
+            document = {"status": "planning", "reason": self.backend.reason}
+            return JSONResponse(document, status_code=503)
+        stages = [
+            {"node": stage.node, "device": stage.device, "layers": [stage.first, stage.end]}
+            for stage in self.backend.running.plan.stages
+        ]
+        return JSONResponse({"status": "ok", "stages": stages})
 
     async def metrics(self) -> Response:
         """See Metrics."""

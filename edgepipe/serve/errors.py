@@ -51,6 +51,8 @@ def refusal_of(error: EdgepipeError, *, param: str | None = None) -> Refusal:
             return unavailable(message)
 
 
-def unavailable(message: str) -> Refusal:
+def unavailable(message: str, *, retry_after_s: int | None = None) -> Refusal:
     """503: the pipeline cannot answer."""
-    return Refusal(503, message, kind=SERVER, code="service_unavailable")
+    return Refusal(
+        503, message, kind=SERVER, code="service_unavailable", retry_after_s=retry_after_s
+    )

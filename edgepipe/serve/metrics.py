@@ -50,8 +50,17 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.replans = Counter(
+            "edgepipe_replans",
+            "Pipelines that stood after the first, by what they were planned for.",
+            ("reason",),
+            registry=registry,
+        )
+        self.stages = Gauge(
+            "edgepipe_stages", "Stages of the pipeline; 0 while there is none.", registry=registry
+        )
         slots = Gauge("edgepipe_slots", "Sequences that can run at once.", registry=registry)
-        slots.set(desk.num_slots)
+        slots.set_function(lambda: desk.num_slots)
         running = Gauge("edgepipe_running", "Sequences that hold a slot.", registry=registry)
         running.set_function(lambda: desk.num_running)
         waiting = Gauge("edgepipe_waiting", "Sequences that wait for a slot.", registry=registry)

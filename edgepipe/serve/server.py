@@ -64,9 +64,7 @@ async def serve(
     api_key: str | None,
     on_ready: Callable[[], None],
 ) -> None:
-    """Serve until SIGTERM or SIGINT, or until this is cancelled, as it is when a stage is lost.
-
-    Whoever waits for an answer by then is told so.
+    """Serve until SIGTERM or SIGINT; whoever waits for an answer by then is told so.
 
     Raises PortInUse where somebody else began to listen on the port meanwhile.
     """
@@ -89,14 +87,13 @@ async def serve(
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())
+    patience = asyncio.create_task(backend.keep_patience())
     try:
         on_ready()
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-        backend.end(unavailable("The server is stopping."))
-    except asyncio.CancelledError:
-        backend.end(unavailable("The pipeline broke, and the server is stopping: ask again later."))
-        raise
     finally:
+        backend.end(unavailable("The server is stopping."))
+        patience.cancel()
         stopping.cancel()
         server.should_exit = True
         await serving

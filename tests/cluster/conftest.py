@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,20 +103,31 @@ def start_agents(
     stack: ExitStack, edgepipe: Edgepipe, names: Sequence[str], *flags: object
 ) -> Cluster:
     """Start agents and wait until they listen; they are ended with `stack`."""
-    cluster = f"test-{secrets.token_hex(4)}"
-    log = stack.enter_context((edgepipe.home / f"{cluster}.log").open("w"))
-    common = ("--listen", "127.0.0.1:0", "--device", "cpu", "--threads", 1, "--cluster", cluster)
-    processes = [
-        edgepipe.popen("agent", *common, "--no-mdns", "--name", name, *flags, stderr=log)
-        for name in names
-    ]
-    for process in processes:
-        stack.callback(_end, process)
+    cluster = Cluster(edgepipe=edgepipe, name=f"test-{secrets.token_hex(4)}", agents=[])
+    processes = [_start(stack, cluster, name, 0, *flags) for name in names]
     agents = [
         Agent(name=name, port=_port(process), process=process)
         for name, process in zip(names, processes, strict=True)
     ]
-    return Cluster(edgepipe=edgepipe, name=cluster, agents=agents)
+    return replace(cluster, agents=agents)
+
+
+def start_again(stack: ExitStack, cluster: Cluster, agent: Agent, *flags: object) -> None:
+    """Start an agent that was ended, where it was; wait until it listens."""
+    agent.process = _start(stack, cluster, agent.name, agent.port, *flags)
+    assert _port(agent.process) == agent.port
+
+
+def _start(
+    stack: ExitStack, cluster: Cluster, name: str, port: int, *flags: object
+) -> subprocess.Popen[str]:
+    edgepipe = cluster.edgepipe
+    log = stack.enter_context((edgepipe.home / f"{cluster.name}.log").open("a"))
+    listen = ("--listen", f"127.0.0.1:{port}", "--device", "cpu", "--threads", 1, "--no-mdns")
+    words = ("agent", *listen, "--cluster", cluster.name, "--name", name, *flags)
+    process = edgepipe.popen(*words, stderr=log)
+    stack.callback(_end, process)
+    return process
 
 
 def _port(process: subprocess.Popen[str]) -> int:

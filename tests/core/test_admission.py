@@ -15,26 +15,26 @@ def ids(*numbers: int) -> list[SequenceId]:
 
 
 def test_slots_are_taken_first_come_first_served() -> None:
-    desk = FrontDesk(num_slots=2, max_waiting=3)
-    assert desk.arrive(ids(1), slot_s=1) == (1,)
-    assert desk.arrive(ids(2, 3, 4), slot_s=1) == (2,)
-    assert desk.arrive(ids(5), slot_s=1) == ()
+    desk = FrontDesk(num_slots=2, max_waiting=3, is_open=True)
+    assert desk.arrive(ids(1), slot_s=1, now_s=0) == (1,)
+    assert desk.arrive(ids(2, 3, 4), slot_s=1, now_s=0) == (2,)
+    assert desk.arrive(ids(5), slot_s=1, now_s=0) == ()
     assert (desk.num_running, desk.num_waiting) == (2, 3)
     assert desk.leave(SequenceId(2)) == (3,)
     assert desk.leave(SequenceId(1)) == (4,)
 
 
 def test_a_request_is_taken_whole_or_not_at_all() -> None:
-    desk = FrontDesk(num_slots=2, max_waiting=1)
-    assert desk.arrive(ids(1), slot_s=1) == (1,)
-    assert isinstance(desk.arrive(ids(2, 3, 4), slot_s=1), Refused)
+    desk = FrontDesk(num_slots=2, max_waiting=1, is_open=True)
+    assert desk.arrive(ids(1), slot_s=1, now_s=0) == (1,)
+    assert isinstance(desk.arrive(ids(2, 3, 4), slot_s=1, now_s=0), Refused)
     assert (desk.num_running, desk.num_waiting) == (1, 0)
-    assert desk.arrive(ids(5, 6), slot_s=1) == (5,)
+    assert desk.arrive(ids(5, 6), slot_s=1, now_s=0) == (5,)
 
 
 def test_who_waits_may_go_and_what_has_left_may_leave_again() -> None:
-    desk = FrontDesk(num_slots=1, max_waiting=2)
-    desk.arrive(ids(1, 2, 3), slot_s=1)
+    desk = FrontDesk(num_slots=1, max_waiting=2, is_open=True)
+    desk.arrive(ids(1, 2, 3), slot_s=1, now_s=0)
     assert desk.leave(SequenceId(2)) == ()
     assert desk.leave(SequenceId(1)) == (3,)
     assert desk.leave(SequenceId(1)) == ()
@@ -45,9 +45,9 @@ def test_who_waits_may_go_and_what_has_left_may_leave_again() -> None:
     ("slot_s", "retry_after_s"), [(0.001, 1), (2, 6), (2.1, 7), (1e6, MAX_RETRY_AFTER_S)]
 )
 def test_a_refusal_says_when_the_queue_will_have_moved(slot_s: float, retry_after_s: int) -> None:
-    desk = FrontDesk(num_slots=2, max_waiting=5)
-    desk.arrive(ids(*range(7)), slot_s=slot_s)
-    assert desk.arrive(ids(7), slot_s=slot_s) == Refused(retry_after_s=retry_after_s)
+    desk = FrontDesk(num_slots=2, max_waiting=5, is_open=True)
+    desk.arrive(ids(*range(7)), slot_s=slot_s, now_s=0)
+    assert desk.arrive(ids(7), slot_s=slot_s, now_s=0) == Refused(retry_after_s=retry_after_s)
 
 
 @given(
@@ -58,7 +58,7 @@ def test_a_refusal_says_when_the_queue_will_have_moved(slot_s: float, retry_afte
 def test_no_slot_is_idle_while_somebody_waits_and_none_leaks(
     num_slots: int, max_waiting: int, events: list[tuple[bool, int]]
 ) -> None:
-    desk = FrontDesk(num_slots=num_slots, max_waiting=max_waiting)
+    desk = FrontDesk(num_slots=num_slots, max_waiting=max_waiting, is_open=True)
     here: list[SequenceId] = []
     running: list[SequenceId] = []
     number = 0
@@ -66,7 +66,7 @@ def test_no_slot_is_idle_while_somebody_waits_and_none_leaks(
         if comes:
             new = ids(*range(number, number + count))
             number += count
-            started = desk.arrive(new, slot_s=1)
+            started = desk.arrive(new, slot_s=1, now_s=0)
             fits = len(here) + count <= num_slots + max_waiting
             assert isinstance(started, Refused) is not fits
             if not isinstance(started, Refused):
