@@ -121,6 +121,7 @@ class _Made:
 class _Life:
     why: Why
     interface: Interface
+    seen: Devices = frozenset()
     is_found: bool = False
     is_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     is_over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -312,8 +313,7 @@ class _Keeper:
             if not isinstance(error, EdgepipeError):  # a server stands up after its own faults too
                 _log.exception("a pipeline failed")
             self._over(life)
-            lost = Lost if life.is_found else NotFound
-            self._post(lost(reason=_sentence(error), now_s=_now()))
+            self._post(_failed(life, _sentence(error)))
         else:
             self._over(life)
             self._post(Closed(now_s=_now()))
@@ -331,9 +331,10 @@ class _Keeper:
         parts = await self._hashed(life)
         patience_s = DESCRIBE_DEADLINE_S if life.why is Why.STARTED else ANSWER_S
         async with self.lookout.look(answer_s=patience_s) as roster:
+            life.seen = _devices(roster)
             made = await self._make(roster, life, parts)
             life.is_found = True
-            self._post(Found(offer=_offer(made, roster), now_s=_now()))
+            self._post(Found(offer=_offer(made, life.seen), now_s=_now()))
             await life.is_wanted.wait()
             await self._stand(life, roster, made)
 
@@ -430,12 +431,18 @@ def _devices(roster: Roster) -> Devices:
     return frozenset((each.node, str(each.device.id)) for each in candidates(roster))
 
 
-def _offer(made: _Made, roster: Roster) -> Offer:
+def _failed(life: _Life, reason: str) -> Lost | NotFound:
+    if life.is_found:
+        return Lost(reason=reason, now_s=_now())
+    return NotFound(reason=reason, considered=life.seen, now_s=_now())
+
+
+def _offer(made: _Made, seen: Devices) -> Offer:
     plan = made.planned.plan
     predicted = plan.predicted
     return Offer(
         used=frozenset((stage.node, stage.device) for stage in plan.stages),
-        considered=_devices(roster),
+        considered=seen,
         as_asked=made.refused is None,
         seconds=None if predicted is None else figure_s(plan.objective, predicted),
     )

@@ -37,6 +37,7 @@ class FrontDesk:
 
     num_slots: int
     max_waiting: int
+    patience_s: float = PATIENCE_S
     is_open: bool = False
     _running: set[SequenceId] = field(default_factory=set)
     _waiting: dict[SequenceId, float] = field(default_factory=dict)
@@ -85,7 +86,7 @@ class FrontDesk:
         return tuple(
             sequence
             for sequence, arrived_s in self._waiting.items()
-            if now_s - max(arrived_s, since_s) >= PATIENCE_S
+            if now_s - max(arrived_s, since_s) >= self.patience_s
         )
 
     def arrive(

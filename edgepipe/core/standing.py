@@ -84,9 +84,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotFound:
-    """There is no plan, and why."""
+    """There is no plan over the devices that were considered, and why."""
 
     reason: str
+    considered: Devices = frozenset()
     now_s: float
 
 
@@ -261,34 +262,26 @@ class Standing:
         return [MakePlan(why=self._why)]
 
     def _looked(self, event: Looked) -> list[Instruction]:
+        """Plan for what is new; while a plan is made, which leases what it measures, look away."""
+        if self.is_planning_beside or self.phase not in {Phase.WAITING, Phase.STANDING}:
+            return []
         new = event.devices - self.considered
         self.considered &= event.devices
-        match self.phase:
-            case Phase.WAITING:
-                self.considered |= new
-                return self._plan() if new else []
-            case Phase.STANDING:
-                return self._looked_beside(event, new)
-            case Phase.PLANNING | Phase.OPENING | Phase.MOVING:
-                return []
-            case _:
-                assert_never(self.phase)
+        if self.phase is Phase.STANDING:
+            return self._looked_beside(event, new)
+        return self._plan() if new else []
 
     def _looked_beside(self, event: Looked, new: Devices) -> list[Instruction]:
-        """Plan for what is new, unless a plan is on its way already: then the next look does."""
-        if self.is_planning_beside:
-            return []
         stale = self.candidate is not None and not self.candidate.used <= event.devices
         dropped = self._drop() if new or stale else []
         if not new:
             return [*dropped, *self._weigh(event.now_s)]
-        self.considered |= new
         self.is_planning_beside = True
         return [*dropped, MakePlan(why=Why.JOINED)]
 
     def _found(self, event: Found) -> list[Instruction]:
         offer = event.offer
-        self.considered |= offer.considered
+        self.considered = offer.considered
         if self.phase is Phase.PLANNING:
             self.current, self.phase, self._num_misses = offer, Phase.OPENING, 0
             return [Open()]
@@ -300,6 +293,7 @@ class Standing:
         return self._weigh(event.now_s)
 
     def _not_found(self, event: NotFound) -> list[Instruction]:
+        self.considered = event.considered
         if self.phase is Phase.PLANNING:
             self._num_misses += 1
             return self._wait(event.reason, self._num_misses)

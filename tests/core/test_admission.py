@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepipe.core.admission import MAX_RETRY_AFTER_S, FrontDesk, Refused
+from edgepipe.core.admission import MAX_RETRY_AFTER_S, PATIENCE_S, FrontDesk, Refused
 from edgepipe.core.frame import SequenceId
 
 
@@ -81,3 +81,41 @@ def test_no_slot_is_idle_while_somebody_waits_and_none_leaks(
         assert set(running) <= set(here)
         assert desk.num_running == len(running) == min(num_slots, len(here))
         assert desk.num_waiting == len(here) - len(running)
+
+
+def test_nobody_starts_before_there_is_a_pipeline_and_who_waits_starts_in_order() -> None:
+    desk = FrontDesk(num_slots=2, max_waiting=2)
+    assert desk.arrive(ids(1, 2, 3), slot_s=1, now_s=0) == ()
+    assert desk.open(2) == (1, 2)
+    desk.hold()
+    assert desk.leave(SequenceId(1)) == ()
+    assert desk.arrive(ids(4), slot_s=1, now_s=0) == ()
+    assert isinstance(desk.arrive(ids(5, 6), slot_s=1, now_s=0), Refused)
+    assert desk.open(2) == (3,)
+
+
+def test_the_next_pipeline_may_have_other_slots() -> None:
+    desk = FrontDesk(num_slots=3, max_waiting=3, is_open=True)
+    desk.arrive(ids(1, 2, 3, 4, 5), slot_s=1, now_s=0)
+    desk.close(0)
+    assert desk.leave(SequenceId(1)) == ()
+    assert desk.open(1) == (), "two of the lost pipeline have not left yet"
+    assert desk.leave(SequenceId(2)) == ()
+    assert desk.leave(SequenceId(3)) == (4,)
+    assert desk.running == {4}
+
+
+def test_who_waits_for_a_pipeline_loses_patience_and_who_waits_for_a_slot_does_not() -> None:
+    desk = FrontDesk(num_slots=1, max_waiting=3, is_open=True)
+    desk.arrive(ids(1, 2), slot_s=1, now_s=0)
+    desk.hold()
+    assert desk.overdue(10 * PATIENCE_S) == ()
+    desk.close(1000)
+    desk.close(1100)
+    desk.arrive(ids(3), slot_s=1, now_s=1050)
+    desk.leave(SequenceId(1))
+    assert desk.overdue(1000 + PATIENCE_S - 1) == ()
+    assert desk.overdue(1000 + PATIENCE_S) == (2,)
+    assert desk.overdue(1050 + PATIENCE_S) == (2, 3)
+    assert desk.open(1) == (2,)
+    assert desk.overdue(10_000) == ()

@@ -103,8 +103,8 @@ def test_without_a_plan_it_tries_again_and_says_why_once() -> None:
 def test_a_device_that_appears_ends_the_wait() -> None:
     standing = serving()
     standing.handle(Lost(reason="all gone", now_s=LATER))
-    standing.handle(NotFound(reason="nobody is here", now_s=LATER))
-    assert standing.handle(Looked(devices=devices(), now_s=LATER)) == []
+    standing.handle(NotFound(reason="nobody is here", considered=devices("cyd"), now_s=LATER))
+    assert standing.handle(Looked(devices=devices("cyd"), now_s=LATER)) == []
     back = Looked(devices=devices("bob"), now_s=LATER)
     assert standing.handle(back) == [MakePlan(why=Why.LOST)]
     assert standing.handle(Waited(now_s=LATER)) == []
@@ -160,12 +160,14 @@ def test_an_idle_server_moves_to_a_better_plan() -> None:
 def test_a_device_that_makes_nothing_better_is_planned_for_once() -> None:
     standing = serving()
     assert joined(standing, offer("ada", "bob", seen="cyd"), 1.0) == [Drop()]
-    three = Looked(devices=devices("ada", "bob", "cyd"), now_s=2.0)
-    assert standing.handle(three) == []
-    assert standing.handle(Looked(devices=devices("ada", "bob"), now_s=3.0)) == []
-    assert standing.handle(three) == [MakePlan(why=Why.JOINED)]
-    assert standing.handle(NotFound(reason="it cannot be measured", now_s=4.0)) == []
-    assert standing.handle(three) == []
+    two, three = devices("ada", "bob"), devices("ada", "bob", "cyd")
+    assert standing.handle(Looked(devices=three, now_s=2.0)) == []
+    assert standing.handle(Looked(devices=two, now_s=3.0)) == []
+    assert standing.handle(Looked(devices=three, now_s=4.0)) == [MakePlan(why=Why.JOINED)]
+    assert standing.handle(Looked(devices=two, now_s=5.0)) == [], "it is leased to be measured"
+    failed = NotFound(reason="it cannot be measured", considered=three, now_s=6.0)
+    assert standing.handle(failed) == []
+    assert standing.handle(Looked(devices=three, now_s=7.0)) == []
 
 
 def test_a_small_gain_waits_until_nobody_runs() -> None:
@@ -198,7 +200,7 @@ def test_a_busy_server_moves_at_most_once_a_minute() -> None:
 
 def test_a_candidate_whose_device_went_is_dropped_and_admission_goes_on() -> None:
     standing = serving(running=1)
-    joined(standing, offer("ada", "cyd", seconds=0.5), LATER)
+    joined(standing, offer("ada", "cyd", seconds=0.5, seen="bob"), LATER)
     assert standing.is_holding
     gone = Looked(devices=devices("ada", "bob"), now_s=LATER)
     assert standing.handle(gone) == [Drop(), Admit()]

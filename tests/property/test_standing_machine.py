@@ -96,10 +96,11 @@ class StandingMachine(RuleBasedStateMachine):
         self.take(Found(offer=offer, now_s=self.now_s))
 
     @precondition(lambda self: self.is_planning())
-    @rule()
-    def find_nothing(self) -> None:
+    @rule(devices=DEVICES)
+    def find_nothing(self, devices: frozenset[tuple[str, str]]) -> None:
         self.lives -= 1
-        self.take(NotFound(reason="it does not fit", now_s=self.now_s))
+        failed = NotFound(reason="it does not fit", considered=devices, now_s=self.now_s)
+        self.take(failed)
 
     @precondition(lambda self: self.standing.phase is Phase.OPENING)
     @rule()
