@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
+from edgepipe.agent.reading import Reading
 from edgepipe.agent.settings import AgentSettings
 from edgepipe.agent.worker_process import WorkerProcess, WorkerSpec
 from edgepipe.core.profile import DeviceId, DeviceProfile
@@ -19,6 +21,14 @@ STEADY_S = 60.0
 """A worker that lived for so long begins the waits anew when it dies."""
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFigures:
+    """How often a device's worker was started, and what the one that is there says."""
+
+    num_starts: int
+    reading: Reading | None
 
 
 class Crew:
@@ -37,6 +47,7 @@ class Crew:
         self._settings = settings
         self._fence_of = fence_of
         self._workers: dict[DeviceId, WorkerProcess] = {}
+        self._num_starts = Counter[DeviceId]()
 
     async def start(self) -> None:
         """Start every worker. Raises NodeError if one does not start."""
@@ -71,9 +82,19 @@ class Crew:
             if device.id in self._workers
         )
 
+    async def figures(self) -> dict[DeviceId, WorkerFigures]:
+        """How every worker stands, and what those that answer soon have done."""
+        workers = [self._workers.get(device.id) for device in self._devices]
+        readings = await asyncio.gather(*(_reading(worker) for worker in workers))
+        return {
+            device.id: WorkerFigures(num_starts=self._num_starts[device.id], reading=reading)
+            for device, reading in zip(self._devices, readings, strict=True)
+        }
+
     async def _start(self, device: DeviceId) -> None:
         worker = await WorkerProcess.start(self._specs[device])
         self._workers[device] = worker
+        self._num_starts[device] += 1
         worker.set_fence(self._fence_of(device))
         _log.info("worker listens", device=device, pid=worker.pid, port=worker.port)
 
@@ -94,3 +115,7 @@ class Crew:
                 await self._start(device)
             except NodeError as error:
                 _log.error("worker did not start", device=device, because=str(error))
+
+
+async def _reading(worker: WorkerProcess | None) -> Reading | None:
+    return None if worker is None else await worker.reading()

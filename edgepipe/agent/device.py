@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from edgepipe.agent.compute import ComputeThread
+from edgepipe.agent.duty import Duty
+from edgepipe.agent.figures import Figures
 from edgepipe.agent.weights import WeightStore
 from edgepipe.transport.channel import Credentials
 
@@ -17,6 +19,7 @@ class WorkerDevice:
 
     `compute` is the only thread that touches the engine; `coding` encodes and decodes large
     payloads meanwhile. `slowdown` multiplies every compute time, to emulate a slower device.
+    `duty` and `figures` say what the worker is at, and what it has done.
     """
 
     torch_device: torch.device
@@ -26,3 +29,5 @@ class WorkerDevice:
     compute: ComputeThread
     coding: ComputeThread
     credentials: Credentials | None
+    duty: Duty = field(default_factory=Duty)
+    figures: Figures = field(default_factory=Figures)

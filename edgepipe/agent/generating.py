@@ -7,7 +7,8 @@ from typing import Self
 
 from edgepipe.agent import deploy
 from edgepipe.agent.device import WorkerDevice
-from edgepipe.agent.role import Tell
+from edgepipe.agent.figures import Neighbours
+from edgepipe.agent.role import Depths, Tell
 from edgepipe.agent.runner import Outcome, PromptLogits, Runner
 from edgepipe.core.frame import JobId, SequenceId
 from edgepipe.engine.base import Engine
@@ -34,6 +35,7 @@ class Generating:
         *,
         upstream: Link,
         downstream: Link,
+        neighbours: Neighbours,
         tell: Tell,
     ) -> Self:
         """The role of a stage that is loaded and connected."""
@@ -52,6 +54,8 @@ class Generating:
             upstream=upstream,
             downstream=downstream,
             emit=lambda outcome: tell(_event(outcome)),
+            figures=device.figures,
+            neighbours=neighbours,
         )
         return cls(load=load, runner=runner, tell=tell)
 
@@ -74,6 +78,10 @@ class Generating:
                 self.tell(stage_pb2.Event(metered=metered))
             case _:
                 raise WireError("a command arrived that a stage that generates does not know")
+
+    def depths(self) -> Depths:
+        """See `Role.depths`."""
+        return self.runner.depths()
 
     def _admit(self, admit: stage_pb2.Admit) -> None:
         admission = convert.admission_from_wire(admit)

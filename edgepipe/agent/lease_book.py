@@ -80,9 +80,10 @@ class LeaseBook:
 
     def release(self, device: DeviceId, fence: int) -> None:
         """Free a device. Raises LeaseLost."""
+        view = self.view(device)
         self._set(leases.release(self._state, device=device, fence=fence, now_s=self._now()))
         self._tell(device, 0)
-        _log.info("lease released", device=device, fence=fence)
+        _log.info("lease released", device=device, job=view and view.job, fence=fence)
 
     def view(self, device: DeviceId) -> LeaseView | None:
         """Who holds the device, None while it is free."""

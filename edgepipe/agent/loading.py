@@ -10,6 +10,7 @@ from typing import Protocol
 from edgepipe.agent import deploy, deploy_training
 from edgepipe.agent.device import WorkerDevice
 from edgepipe.agent.engines import make_engine
+from edgepipe.agent.figures import Neighbours
 from edgepipe.agent.generating import Generating
 from edgepipe.agent.parking import Parking, free
 from edgepipe.agent.resident import (
@@ -45,7 +46,7 @@ class StageEngine(Protocol):
         """What is kept of it, where it trains."""
         ...
 
-    def role(self, *, upstream: Link, downstream: Link, tell: Tell) -> Role:
+    def role(self, *, upstream: Link, downstream: Link, neighbours: Neighbours, tell: Tell) -> Role:
         """Put it to work between its boundaries."""
         ...
 
@@ -91,13 +92,14 @@ class _Generator:
     loaded: Loaded
     units: tuple[str, ...] = ()
 
-    def role(self, *, upstream: Link, downstream: Link, tell: Tell) -> Role:
+    def role(self, *, upstream: Link, downstream: Link, neighbours: Neighbours, tell: Tell) -> Role:
         return Generating.of(
             self.load,
             self.device,
             self.engine,
             upstream=upstream,
             downstream=downstream,
+            neighbours=neighbours,
             tell=tell,
         )
 
@@ -118,7 +120,7 @@ class _Trainer:
     def units(self) -> tuple[str, ...]:
         return self.engine.units()
 
-    def role(self, *, upstream: Link, downstream: Link, tell: Tell) -> Role:
+    def role(self, *, upstream: Link, downstream: Link, neighbours: Neighbours, tell: Tell) -> Role:
         return Training.of(
             self.load,
             self.device,
@@ -126,6 +128,7 @@ class _Trainer:
             max_unit_bytes=STATE_PER_WEIGHT * self.loaded.weight_bytes + STATE_SLACK_BYTES,
             upstream=upstream,
             downstream=downstream,
+            neighbours=neighbours,
             tell=tell,
         )
 

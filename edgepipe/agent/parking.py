@@ -34,6 +34,11 @@ class Parking:
         self._expiry: asyncio.TimerHandle | None = None
         self._unloading: asyncio.Task[None] | None = None
 
+    @property
+    def loaded(self) -> Loaded | None:
+        """What the engine that is held takes of the device."""
+        return None if self._parked is None else self._parked.loaded
+
     async def load(
         self, key: str, make: Callable[[], Engine], spec: StageSpec, progress: Progress
     ) -> tuple[Engine, Loaded]:

@@ -28,6 +28,8 @@ import torch
 
 from edgepipe import codec
 from edgepipe.agent.compute import ComputeThread
+from edgepipe.agent.figures import ByCodec, Content, Figures, Neighbours, Pass, Traffic, Way
+from edgepipe.agent.role import Depths
 from edgepipe.agent.slowdown import stretch
 from edgepipe.core.batching import Batching, Work
 from edgepipe.core.drawing import Draw, draw_all
@@ -104,7 +106,7 @@ class _Activations:
 class Runner:
     """One stage at work. `run` ends only by an error or by being cancelled.
 
-    `busy_s` and `num_frames` count what the engine has done.
+    `busy_s` and `num_frames` count what the engine has done; `figures` are the worker's.
     """
 
     job: JobId
@@ -121,6 +123,8 @@ class Runner:
     upstream: Link
     downstream: Link
     emit: Callable[[Outcome], None]
+    figures: Figures = field(default_factory=Figures)
+    neighbours: Neighbours = field(default_factory=Neighbours)
     busy_s: float = 0.0
     num_frames: int = 0
     _step: int = 0
@@ -128,6 +132,16 @@ class Runner:
     _inputs: deque[_Input] = field(default_factory=deque)
     _outputs: deque[_Output] = field(default_factory=deque)
     _broken: asyncio.Future[None] = field(default_factory=asyncio.Future)
+    _sent: Traffic = field(init=False)
+    _received: ByCodec = field(init=False)
+
+    def __post_init__(self) -> None:
+        peers, figures = self.neighbours, self.figures
+        down = Content.ACTIVATIONS if self.tails is None else Content.TOKENS
+        up = Content.ACTIVATIONS if self.batching is None else Content.TOKENS
+        codec = self.codec if self.tails is None else Codec.NONE
+        self._sent = figures.traffic(peers.downstream, Way.SENT, down)[codec]
+        self._received = figures.traffic(peers.upstream, Way.RECEIVED, up)
 
     async def run(self) -> None:
         """Serve frames until cancelled. Raises StageLost, WireError, or what the engine raised."""
@@ -165,35 +179,50 @@ class Runner:
             self.batching.cancel(sequence)
         self._advance()
 
+    def depths(self) -> Depths:
+        """See `Role.depths`."""
+        batching = self.batching
+        return Depths(
+            queued_frames=len(self._inputs),
+            unsent_frames=len(self._outputs),
+            inflight=0 if batching is None else batching.num_in_flight,
+            running=0 if batching is None else batching.num_running,
+            waiting=0 if batching is None else batching.num_waiting,
+        )
+
     # ---------------------------------------------------------------------------- frames come
 
     def _arrived(self, frame: Frame) -> None:
+        self._received[frame.header.codec].count(len(frame.payload))
         if self.batching is not None:
             self._take_tokens(frame, self.batching)
         elif self.intake.takes(frame.header):
             self._inputs.append(self._input(frame))
         else:
+            self.figures.dropped_frames += 1
             self.upstream.consumed()
         self._advance()
 
     def _take_tokens(self, frame: Frame, batching: Batching) -> None:
         self.upstream.consumed()
-        if frame.header.epoch == self.epoch:
-            for sampled in frame.header.sampled:
-                batching.returned(sampled)
+        if frame.header.epoch != self.epoch:
+            self.figures.dropped_frames += 1
+            return
+        for sampled in frame.header.sampled:
+            batching.returned(sampled)
 
     def _input(self, frame: Frame) -> _Input:
         """Large payloads are decoded while the frame before them is computed."""
-        decode = partial(self._decode, frame)
+        decode, traffic = partial(self._decode, frame), self._received[frame.header.codec]
         if len(frame.payload) <= INLINE_BYTES:
-            return _Input(header=frame.header, rows=decode)
+            return _Input(header=frame.header, rows=partial(traffic.inline, decode))
         waiting = _Input(header=frame.header, rows=None)
 
         def decoded(rows: torch.Tensor) -> None:
             waiting.rows = lambda: rows
             self._advance()
 
-        self.coding.submit(decode, decoded, self._fail)
+        self.coding.submit(partial(traffic.aside, decode), decoded, self._fail)
         return waiting
 
     def _decode(self, frame: Frame) -> torch.Tensor:
@@ -211,8 +240,11 @@ class Runner:
     def _advance(self) -> None:
         """Send what is ready, and start the next computation if the thread is free."""
         while self._outputs and self._outputs[0].frame is not None and self.downstream.has_room:
+            self._sent.count(len(self._outputs[0].frame.payload))
             self.downstream.send(self._outputs[0].frame)
             self._outputs.popleft()
+        if self._outputs and self._outputs[0].frame is not None:
+            self._sent.stall()
         if self._computing or len(self._outputs) > 1:
             return
         step = self._first_step() if self.batching is not None else self._next_step()
@@ -280,14 +312,17 @@ class Runner:
         begin = time.perf_counter()
         output = self.engine.forward(header.spans, rows(), all_logits=all_logits)
         stretch(begin, self.slowdown)
-        self.busy_s += time.perf_counter() - begin
+        seconds = time.perf_counter() - begin
+        self.busy_s += seconds
         self.num_frames += 1
+        self.figures.computed(Pass.GENERATE, header.shape[0], seconds)
         return output
 
     def _activations(self, header: Header, rows: Callable[[], torch.Tensor]) -> _Activations:
         output = self._forward(header, rows)
         small = output.numel() * output.element_size() <= INLINE_BYTES
-        return _Activations(rows=output, payload=self._encode(output) if small else None)
+        payload = self._sent.inline(partial(self._encode, output)) if small else None
+        return _Activations(rows=output, payload=payload)
 
     def _encode(self, rows: torch.Tensor) -> memoryview:
         return codec.encode(rows, self.codec)
@@ -326,7 +361,8 @@ class Runner:
         if activations.payload is not None:
             encoded(activations.payload)
         else:
-            self.coding.submit(partial(self._encode, activations.rows), encoded, self._fail)
+            encode = partial(self._encode, activations.rows)
+            self.coding.submit(partial(self._sent.aside, encode), encoded, self._fail)
             self._advance()
 
     def _drew(self, header: Header, tails: Tails, draws: tuple[Draw, ...], drawn: _Drawn) -> None:
@@ -337,6 +373,7 @@ class Runner:
             for draw, choices in zip(draws, drawn.choices, strict=True)
             for token in tails.record(header, draw, choices)
         )
+        self.figures.sampled_tokens += len(sampled)
         if sampled:
             reply = Header(
                 job=self.job,

@@ -15,13 +15,14 @@ from edgepipe.agent import deploy, deploy_training
 from edgepipe.agent.boundaries import Boundaries
 from edgepipe.agent.device import WorkerDevice
 from edgepipe.agent.fence import Fence
+from edgepipe.agent.figures import Neighbours
 from edgepipe.agent.loading import StageEngine, load_stage
 from edgepipe.agent.parking import Parking
 from edgepipe.agent.resident import peak_resident_bytes
-from edgepipe.agent.role import Role
+from edgepipe.agent.role import Depths, Role
 from edgepipe.agent.training import Training
 from edgepipe.core.api import check_api
-from edgepipe.engine.base import Progress
+from edgepipe.engine.base import Loaded, Progress
 from edgepipe.errors import EdgepipeError, LeaseLost, StageError, WireError, first_of
 from edgepipe.wire.v1 import stage_pb2
 
@@ -89,11 +90,12 @@ class Session:
 
     def _fail(self, error: BaseException) -> None:
         """Tell the coordinator; what nobody raised on purpose stands in our log too."""
+        self.device.figures.faults[type(error).__name__] += 1
         if not isinstance(error, EdgepipeError):
-            _log.error("stage failed", job=self.load.job, exc_info=error)
+            _log.error("stage failed", exc_info=error)
             error = StageError(f"its stage failed ({_reason(error)}); see its agent's log")
         else:
-            _log.warning("stage failed", job=self.load.job, because=str(error))
+            _log.warning("stage failed", because=str(error))
         failed = stage_pb2.Failed(kind=type(error).__name__, message=str(error))
         self._put_last(stage_pb2.Event(failed=failed))
 
@@ -118,6 +120,7 @@ class Session:
             deploy_training.check(load)
         await self.fence.require(load.fence)
         self.load = load
+        self.device.duty.begin(load.job, load.stage, (load.first, load.end))
         self._spawn(tasks, self._watch_lease())
         self._engine = await load_stage(load, self.device, self.parking, self._progress())
         loaded = self._engine.loaded
@@ -129,6 +132,7 @@ class Session:
             units=self._engine.units,
         )
         self._put(stage_pb2.Event(loaded=reply))
+        _log.info("stage loaded", weight_bytes=loaded.weight_bytes, kv_bytes=loaded.kv_bytes)
 
     async def _watch_lease(self) -> None:
         await self.fence.lost(self.load.fence)
@@ -156,16 +160,31 @@ class Session:
             raise WireError("a stage was told to connect before it was loaded")
         downstream, connected = await self.boundaries.dial(self.load, connect)
         upstream = await self.boundaries.upstream()
-        role = self._engine.role(upstream=upstream, downstream=downstream, tell=self._put)
+        neighbours = Neighbours()
+        if self.load.num_stages > 1:
+            neighbours = Neighbours(upstream=connect.upstream_node, downstream=connect.node)
+        role = self._engine.role(
+            upstream=upstream, downstream=downstream, neighbours=neighbours, tell=self._put
+        )
         self._role = role
         self._put(stage_pb2.Event(connected=connected))
+        _log.info("stage connected", upstream=neighbours.upstream, downstream=neighbours.downstream)
         await role.run()
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """What the stage takes of the device, once it is loaded."""
+        return None if self._engine is None else self._engine.loaded
 
     def trains(self) -> Training:
         """The role of a stage that trains. Raises WireError where it has none."""
         if not isinstance(self._role, Training):
             raise WireError("this stage does not train, or is not connected yet")
         return self._role
+
+    def depths(self) -> Depths:
+        """What waits at the stage now."""
+        return Depths() if self._role is None else self._role.depths()
 
     def role(self) -> Role:
         """What the stage does. Raises WireError before it is connected."""

@@ -29,7 +29,7 @@ from edgepipe.core.size import parse_size
 from edgepipe.discovery.peers import DEFAULT_PORT, parse_address, parse_peers
 from edgepipe.errors import UsageError
 from edgepipe.home import default_home
-from edgepipe.obs.logs import LogFormat
+from edgepipe.obs.logs import LogFormat, LogLevel
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -62,12 +62,23 @@ def _name(value: object) -> object:
 
 
 def _listen(value: object) -> object:
+    return _own_address(value, what="--listen")
+
+
+def _metrics(value: object) -> object:
+    if isinstance(value, str) and ":" not in value:
+        raise UsageError(f"--metrics '{value[:80]}' has no port: write HOST:PORT, or :PORT.")
+    return _own_address(value, what="--metrics")
+
+
+def _own_address(value: object, *, what: str) -> object:
+    """Where to listen: an address of this machine, or an empty host for all of them."""
     if not isinstance(value, str):
         return value
     host, _, port = value.rpartition(":")
     if host in {"", "*", "[::]", "0.0.0.0"}:  # noqa: S104 -- the user's word for "everywhere"
-        return Address(host="", port=parse_address(f"x:{port}", what="--listen").port)
-    return _numeric(parse_address(value.replace("localhost", "127.0.0.1"), what="--listen"))
+        return Address(host="", port=parse_address(f"x:{port}", what=what).port)
+    return _numeric(parse_address(value.replace("localhost", "127.0.0.1"), what=what))
 
 
 def _advertise(value: object) -> object:
@@ -121,7 +132,9 @@ class AgentSettings(BaseSettings):
     insecure: bool = False
     home: Path = Field(default_factory=default_home)
     lease_ttl_s: float = Field(default=DEFAULT_TTL_S, ge=MIN_TTL_S, le=MAX_TTL_S)
+    metrics: Annotated[Address | None, NoDecode, BeforeValidator(_metrics)] = None
     log_format: LogFormat = LogFormat.AUTO
+    log_level: LogLevel = LogLevel.INFO
 
     @classmethod
     def settings_customise_sources(

@@ -15,8 +15,12 @@ from edgepipe.agent.device import WorkerDevice
 from edgepipe.agent.fence import Fence
 from edgepipe.agent.link_speed import measure_link
 from edgepipe.agent.parking import Parking
+from edgepipe.agent.reading import Memory, Reading
+from edgepipe.agent.resident import peak_resident_bytes, resident_bytes
+from edgepipe.agent.role import Depths
 from edgepipe.agent.session import Session
 from edgepipe.core.api import API, check_api
+from edgepipe.engine.base import Loaded
 from edgepipe.errors import LeaseHeld, LeaseLost, WireError
 from edgepipe.transport.grpc_link import SERVICE, Welcome, boundary_handler
 from edgepipe.transport.link import Hello
@@ -90,7 +94,28 @@ class StageServicer:
                 self._session = None
                 running.cancel()
                 await asyncio.wait({running})
-                _log.info("stage ended", job=session.load.job)
+                _log.info("stage ended")
+                self._device.duty.end()
+
+    def reading(self) -> Reading:
+        """What the worker has done, and how it stands."""
+        session, loaded = self._session, self._loaded()
+        return Reading.of(
+            self._device.figures,
+            runs=session is not None,
+            depths=Depths() if session is None else session.depths(),
+            memory=Memory(
+                resident_bytes=resident_bytes(),
+                peak_bytes=peak_resident_bytes(),
+                weight_bytes=0 if loaded is None else loaded.weight_bytes,
+                kv_bytes=0 if loaded is None else loaded.kv_bytes,
+            ),
+        )
+
+    def _loaded(self) -> Loaded | None:
+        """What the engine that is here takes: a running stage's, or a parked one."""
+        running = None if self._session is None else self._session.loaded
+        return running or self._parking.loaded
 
     async def profile(
         self, request: stage_pb2.ProfileRequest, context: Context

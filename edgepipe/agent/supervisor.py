@@ -21,6 +21,7 @@ from edgepipe import __version__
 from edgepipe.agent.agent_servicer import AgentServicer
 from edgepipe.agent.crew import Crew
 from edgepipe.agent.devices import Device, find_devices, memory_now, offer
+from edgepipe.agent.exposition import AgentView, DeviceView, Exposition
 from edgepipe.agent.host import host_id, machine_id
 from edgepipe.agent.lease_book import FenceStore, LeaseBook
 from edgepipe.agent.settings import AgentSettings
@@ -32,6 +33,7 @@ from edgepipe.core.reach import is_loopback
 from edgepipe.discovery.addresses import advertised, multicast_hosts, read_interfaces, select
 from edgepipe.discovery.advertiser import Advertiser
 from edgepipe.discovery.record import Advertisement
+from edgepipe.obs.scrape import scraping
 from edgepipe.transport.channel import add_standard_services, bind, create_server
 from edgepipe.wire.v1 import agent_pb2_grpc
 
@@ -117,7 +119,11 @@ class Supervisor:
         try:
             await self._crew.start()
             await server.start()
-            async with self._advertising(enabled=mdns), asyncio.TaskGroup() as tasks:
+            async with (
+                self._measured(),
+                self._advertising(enabled=mdns),
+                asyncio.TaskGroup() as tasks,
+            ):
                 tasks.create_task(self._crew.keep())
                 tasks.create_task(self._leases.expire())
                 port = self._addresses[0].port
@@ -149,6 +155,42 @@ class Supervisor:
             devices=tuple(devices),
             machine_id=machine_id(),
         )
+
+    async def view(self) -> AgentView:
+        """What this machine's devices and workers do. Workers are asked."""
+        figures = await self._crew.figures()
+        devices = []
+        for device in self._found:
+            if (own := figures.get(device.id)) is None:
+                continue
+            memory = memory_now(device)
+            devices.append(
+                DeviceView(
+                    id=device.id,
+                    memory_bytes=memory.total_bytes,
+                    memory_free_bytes=memory.free_bytes,
+                    is_leased=self._leases.fence(device.id) != 0,
+                    num_starts=own.num_starts,
+                    reading=own.reading,
+                )
+            )
+        return AgentView(name=self._settings.name, version=__version__, devices=devices)
+
+    @asynccontextmanager
+    async def _measured(self) -> AsyncIterator[None]:
+        """Answer who scrapes the agent, where that was set."""
+        listen = self._settings.metrics
+        if listen is None:
+            yield
+            return
+        exposition = Exposition()
+
+        async def text() -> bytes:
+            return exposition.text(await self.view())
+
+        async with scraping(listen, text) as port:
+            _log.info("metrics are served", address=str(replace(listen, port=port)))
+            yield
 
     def _tell(self, device: DeviceId, fence: int) -> None:
         self._crew.tell(device, fence)
@@ -202,7 +244,9 @@ def _specs(settings: AgentSettings, devices: Sequence[DeviceProfile]) -> dict[De
             num_threads=device.num_threads,
             slowdown=device.slowdown,
             home=str(settings.home),
+            node=settings.name,
             log_format=settings.log_format,
+            log_level=settings.log_level,
         )
         for index, device in enumerate(devices)
     }

@@ -12,6 +12,7 @@ import torch
 
 from edgepipe import codec
 from edgepipe.agent.compute import ComputeThread
+from edgepipe.agent.figures import ByCodec, Traffic
 from edgepipe.codec.dtypes import WIRE_DTYPES
 from edgepipe.core.frame import Frame, Header
 from edgepipe.core.order import Need
@@ -40,6 +41,7 @@ class Outbox:
     coding: ComputeThread
     fail: Callable[[BaseException], None]
     ready: Callable[[], None]
+    traffic: ByCodec
     sent_bytes: int = 0
     _queue: deque[_Outgoing] = field(default_factory=deque)
 
@@ -61,11 +63,17 @@ class Outbox:
             outgoing.frame = Frame(header=header, payload=payload)
             self.ready()
 
-        self.coding.submit(partial(codec.encode, rows, header.codec), encoded, self.fail)
+        encode = partial(codec.encode, rows, header.codec)
+        self.coding.submit(partial(self.traffic[header.codec].aside, encode), encoded, self.fail)
 
     def drain(self) -> None:
         """Send what is ready, as far as credits go."""
-        while self._queue and (frame := self._queue[0].frame) is not None and self.link.has_room:
+        while self._queue and (frame := self._queue[0].frame) is not None:
+            traffic = self.traffic[frame.header.codec]
+            if not self.link.has_room:
+                traffic.stall()
+                return
+            traffic.count(len(frame.payload))
             self.link.send(frame)
             self._queue.popleft()
 
@@ -74,6 +82,7 @@ class Outbox:
 class _Held:
     link: Link
     frame: Frame
+    traffic: Traffic
     rows: Future[torch.Tensor] | None = None
 
 
@@ -85,9 +94,14 @@ class Inbox:
     coding: ComputeThread
     _held: dict[Key, _Held] = field(default_factory=dict)
 
-    def hold(self, key: Key, frame: Frame, link: Link) -> None:
+    @property
+    def num_held(self) -> int:
+        """Frames that wait to be computed."""
+        return len(self._held)
+
+    def hold(self, key: Key, frame: Frame, link: Link, traffic: Traffic) -> None:
         """Keep a frame of a link until it is taken."""
-        self._held[key] = _Held(link=link, frame=frame)
+        self._held[key] = _Held(link=link, frame=frame, traffic=traffic)
 
     def decode(self, key: Key) -> None:
         """Begin to decode a frame, if it is there and that was not begun."""
@@ -96,8 +110,8 @@ class Inbox:
             return
         future: Future[torch.Tensor] = Future()
         held.rows = future
-        work = partial(_decode, held.frame, self.device)
-        self.coding.run_into(work, future)
+        decode = partial(_decode, held.frame, self.device)
+        self.coding.run_into(partial(held.traffic.aside, decode), future)
 
     def take(self, key: Key) -> Callable[[], torch.Tensor]:
         """A frame's rows, to be asked for on the compute thread; its credit goes back."""
@@ -105,7 +119,7 @@ class Inbox:
         held.link.consumed()
         if held.rows is not None:
             return held.rows.result
-        return partial(_decode, held.frame, self.device)
+        return partial(held.traffic.inline, partial(_decode, held.frame, self.device))
 
 
 def _decode(frame: Frame, device: torch.device) -> torch.Tensor:

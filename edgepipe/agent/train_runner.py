@@ -17,10 +17,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import structlog
 import torch
 
 from edgepipe.agent.compute import ComputeThread
+from edgepipe.agent.duty import Duty
+from edgepipe.agent.figures import ByCodec, Content, Figures, Neighbours, Way
 from edgepipe.agent.resident import peak_resident_bytes
+from edgepipe.agent.role import Depths
 from edgepipe.agent.slowdown import stretch
 from edgepipe.agent.train_exchange import Exchange
 from edgepipe.agent.train_frames import Inbox, Outbox
@@ -46,6 +50,8 @@ NOT_FRAMES = frozenset({Input.TOKENS, Input.TARGETS, Input.DECISION})
 
 Report = StageReady | StageApplied
 
+_log = structlog.get_logger(__name__)
+
 
 @dataclass(slots=True, kw_only=True)
 class TrainRunner:
@@ -53,6 +59,7 @@ class TrainRunner:
 
     `upstream` and `downstream` are the boundaries to the stages before and after, None at the
     ends; `exchange` is the first stage's and the last one's, by which the ring is closed.
+    `duty` and `figures` are the worker's.
     """
 
     engine: TrainingEngine
@@ -67,11 +74,16 @@ class TrainRunner:
     downstream: Link | None
     exchange: Link | None
     emit: Callable[[Report], None]
+    duty: Duty = field(default_factory=Duty)
+    figures: Figures = field(default_factory=Figures)
+    neighbours: Neighbours = field(default_factory=Neighbours)
     _computing: bool = False
     _stopped: bool = False
     _ids: dict[tuple[int, int], Ids] = field(default_factory=dict)
     _decisions: dict[int, Decision] = field(default_factory=dict)
     _tally: Tally = field(default_factory=Tally)
+    _given_s: dict[int, float] = field(default_factory=dict)
+    _ended_s: float = 0.0
     _kept: asyncio.Event = field(default_factory=asyncio.Event)
     _broken: asyncio.Future[None] = field(default_factory=asyncio.Future)
     _inbox: Inbox = field(init=False)
@@ -79,13 +91,23 @@ class TrainRunner:
     _up: Outbox | None = field(init=False)
     _across: Exchange | None = field(init=False)
     _passes: Passes = field(init=False)
+    _received: dict[Side, ByCodec] = field(init=False)
 
     def __post_init__(self) -> None:
         self._inbox = Inbox(device=self.device, coding=self.coding)
-        self._down, self._up, across = (
-            self._outbox(link) if link is not None else None
-            for link in (self.downstream, self.upstream, self.exchange)
-        )
+        before, after = self.neighbours.upstream, self.neighbours.downstream
+        around = before if self.state.seat.is_first else after
+        self._down = self._outbox(self.downstream, after, Content.ACTIVATIONS)
+        self._up = self._outbox(self.upstream, before, Content.GRADIENTS)
+        across = self._outbox(self.exchange, around, Content.EMBEDDING)
+        self._received = {
+            side: self.figures.traffic(peer, Way.RECEIVED, content)
+            for side, peer, content in (
+                (Side.UPSTREAM, before, Content.ACTIVATIONS),
+                (Side.DOWNSTREAM, after, Content.GRADIENTS),
+                (Side.EXCHANGE, around, Content.EMBEDDING),
+            )
+        }
         self._passes = Passes(
             job=self.intake.job,
             epoch=self.intake.epoch,
@@ -96,8 +118,16 @@ class TrainRunner:
         )
         self._across = None if across is None else self._exchange(across)
 
-    def _outbox(self, link: Link) -> Outbox:
-        return Outbox(link=link, coding=self.coding, fail=self._fail, ready=self._advance)
+    def _outbox(self, link: Link | None, peer: str | None, content: Content) -> Outbox | None:
+        if link is None:
+            return None
+        return Outbox(
+            link=link,
+            coding=self.coding,
+            fail=self._fail,
+            ready=self._advance,
+            traffic=self.figures.traffic(peer, Way.SENT, content),
+        )
 
     def _exchange(self, outbox: Outbox) -> Exchange:
         return Exchange(
@@ -131,6 +161,14 @@ class TrainRunner:
             for end in ends:
                 end.cancel()
 
+    def depths(self) -> Depths:
+        """See `Role.depths`."""
+        return Depths(
+            queued_frames=self._inbox.num_held,
+            unsent_frames=sum(box.num_waiting for box in self._outboxes()),
+            inflight=self.state.inflight,
+        )
+
     # ------------------------------------------------------------------------------- what comes
 
     def give(self, order: Order) -> None:
@@ -141,6 +179,7 @@ class TrainRunner:
         if order.num_rows > self.intake.max_order_rows:
             raise WireError(f"an order has more than {self.intake.max_order_rows} tokens")
         self.state.give(order)
+        self._given_s[order.number] = time.perf_counter()
         self._advance()
 
     def give_ids(self, number: int, microbatch: int, ids: Ids) -> None:
@@ -183,12 +222,15 @@ class TrainRunner:
         self._advance()
 
     def _frame_arrived(self, link: Link, side: Side, frame: Frame) -> None:
+        traffic = self._received[side][frame.header.codec]
+        traffic.count(len(frame.payload))
         need = self.intake.takes(frame.header, side)
         if need is None:
+            self.figures.dropped_frames += 1
             link.consumed()
             return
         self.state.arrive(frame.header.step, need)
-        self._inbox.hold((frame.header.step, need), frame, link)
+        self._inbox.hold((frame.header.step, need), frame, link, traffic)
         self._advance()
 
     def _want_rows(self, order: Order) -> None:
@@ -208,10 +250,8 @@ class TrainRunner:
 
     def _advance(self) -> None:
         """Send what is ready, and begin the next piece of work if the thread is free."""
-        across = None if self._across is None else self._across.outbox
-        for box in (self._down, self._up, across):
-            if box is not None:
-                box.drain()
+        for box in self._outboxes():
+            box.drain()
         for work in self.state.peek(DECODED_AHEAD):
             for need in work.needs:
                 self._inbox.decode((work.order.number, need))
@@ -221,6 +261,10 @@ class TrainRunner:
         if work_or_none is not None:
             self._computing = True
             self._start(work_or_none)
+
+    def _outboxes(self) -> list[Outbox]:
+        across = None if self._across is None else self._across.outbox
+        return [box for box in (self._down, self._up, across) if box is not None]
 
     def _is_ahead(self) -> bool:
         upcoming = self.state.peek(1)
@@ -232,6 +276,7 @@ class TrainRunner:
         )
 
     def _start(self, work: Work) -> None:
+        self.duty.step = work.order.step
         compute, done = self._plan(work)
 
         def timed() -> tuple[Any, float]:
@@ -244,11 +289,24 @@ class TrainRunner:
             result, seconds = outcome
             self._computing = False
             self._tally.took(work, seconds)
+            self.figures.took(work, seconds)
             done(result)
             self.state.finish(work)
+            self._ended(work)
             self._advance()
 
         self.compute.submit(timed, finished, self._fail)
+
+    def _ended(self, work: Work) -> None:
+        """Time an order whose last piece of work is done, from when it could have begun."""
+        number = work.order.number
+        if self.state.order(number) is not None:
+            return
+        begun_s = max(self._given_s.pop(number), self._ended_s)
+        self._ended_s = time.perf_counter()
+        if work.order.is_decided:
+            self.figures.step_s.observe(self._ended_s - begun_s)
+            _log.debug("step done", step=work.order.step, seconds=self._ended_s - begun_s)
 
     def _plan(self, work: Work) -> Plan:
         """What to compute, on the compute thread, and what to do with the result."""
@@ -300,6 +358,8 @@ class TrainRunner:
             return peak_resident_bytes()
 
         def done(peak_bytes: int) -> None:
+            self.figures.applied_steps += update is not None
+            self.figures.skipped_steps += update is None
             if decision.export:
                 self.keep()
             self.emit(StageApplied(order=decision.order, peak_bytes=peak_bytes))

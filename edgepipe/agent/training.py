@@ -11,7 +11,8 @@ from typing import Self
 from edgepipe.agent import deploy_training
 from edgepipe.agent.compute import ComputeThread
 from edgepipe.agent.device import WorkerDevice
-from edgepipe.agent.role import Tell
+from edgepipe.agent.figures import Neighbours
+from edgepipe.agent.role import Depths, Tell
 from edgepipe.agent.train_passes import Ids
 from edgepipe.agent.train_runner import Report, TrainRunner
 from edgepipe.core.stage_training import StageTraining
@@ -46,6 +47,7 @@ class Training:
         max_unit_bytes: int,
         upstream: Link,
         downstream: Link,
+        neighbours: Neighbours,
         tell: Tell,
     ) -> Self:
         """The role of a stage that is loaded and connected."""
@@ -63,6 +65,9 @@ class Training:
             downstream=None if seat.is_last else downstream,
             exchange=_ring(load, upstream, downstream),
             emit=lambda report: tell(_event(report)),
+            duty=device.duty,
+            figures=device.figures,
+            neighbours=neighbours,
         )
         return cls(
             runner=runner,
@@ -92,6 +97,10 @@ class Training:
                 self.runner.decide(convert.decision_from_wire(command.decide))
             case _:
                 raise WireError("a command arrived that a stage that trains does not know")
+
+    def depths(self) -> Depths:
+        """See `Role.depths`."""
+        return self.runner.depths()
 
     # ------------------------------------------------------------------------------------ state
 

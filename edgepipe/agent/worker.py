@@ -20,6 +20,7 @@ import torch
 
 from edgepipe.agent.compute import ComputeThread
 from edgepipe.agent.device import WorkerDevice
+from edgepipe.agent.duty import Duty
 from edgepipe.agent.fence import Fence
 from edgepipe.agent.lifeline import Lifeline
 from edgepipe.agent.resident import resident_bytes
@@ -37,9 +38,16 @@ _log = structlog.get_logger(__name__)
 def main(lifeline: Lifeline) -> None:
     """Serve one device until the supervisor is gone."""
     options = _parse()
-    logs.configure(options.log_format, "info", device=options.device)
+    duty = Duty()
+    logs.configure(
+        options.log_format,
+        options.log_level,
+        stamp=duty.fields,
+        node=options.node,
+        device=options.device,
+    )
     try:
-        run_loop(_serve(options, lifeline))
+        run_loop(_serve(options, lifeline, duty))
     except EdgepipeError as error:
         _log.error("worker cannot start", because=str(error))
         sys.exit(error.exit_code)
@@ -53,13 +61,14 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--slowdown", type=float, required=True)
     parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--node", required=True)
     parser.add_argument("--log-format", required=True)
+    parser.add_argument("--log-level", required=True)
     return parser.parse_args()
 
 
-async def _serve(options: argparse.Namespace, lifeline: Lifeline) -> None:
+async def _serve(options: argparse.Namespace, lifeline: Lifeline, duty: Duty) -> None:
     fence = Fence()
-    lifeline.on_line = _obey(fence, asyncio.get_running_loop())
     server = create_server()
     port = bind(server, options.host, options.port, None)
     with ExitStack() as stack:
@@ -74,8 +83,11 @@ async def _serve(options: argparse.Namespace, lifeline: Lifeline) -> None:
             compute=compute,
             coding=coding,
             credentials=None,
+            duty=duty,
         )
-        StageServicer(device, fence).add_to(server)
+        servicer = StageServicer(device, fence)
+        servicer.add_to(server)
+        lifeline.on_line = _obey(fence, servicer, asyncio.get_running_loop())
         await server.start()
         print(  # noqa: T201 -- the supervisor reads it
             json.dumps({"port": port, "baseline_bytes": device.baseline_bytes}), flush=True
@@ -92,9 +104,17 @@ def _prepare(options: argparse.Namespace) -> None:
     gc.enable()
 
 
-def _obey(fence: Fence, loop: asyncio.AbstractEventLoop) -> Callable[[bytes], None]:
+def _obey(
+    fence: Fence, servicer: StageServicer, loop: asyncio.AbstractEventLoop
+) -> Callable[[bytes], None]:
     def on_line(line: bytes) -> None:
-        number = json.loads(line)["fence"]
-        asyncio.run_coroutine_threadsafe(fence.set(number), loop)
+        message = json.loads(line)
+        if "fence" in message:
+            asyncio.run_coroutine_threadsafe(fence.set(message["fence"]), loop)
+        else:
+            loop.call_soon_threadsafe(tell)
+
+    def tell() -> None:
+        print(servicer.reading().to_line(), flush=True)  # noqa: T201 -- the supervisor reads it
 
     return on_line

@@ -1,6 +1,7 @@
 """A device's worker process, seen from the supervisor.
 
     supervisor ── stdin: {"fence": 7} ──▶ worker ── stdout: {"port": …, "baseline_bytes": …} ──▶
+                         {"reading": 1} ─▶                  {"busy_s": …, …}  a Reading
 
 The worker's standard input is also its lifeline (edgepipe.agent.lifeline); its log goes to
 standard error, which it shares with the supervisor.
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from edgepipe.agent.reading import Reading
 from edgepipe.core.profile import DeviceId
 from edgepipe.errors import NodeError
 
@@ -24,6 +26,7 @@ UNCACHED_HEAP = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 aligned tensors apart, and every hole stays too small for the next tensor of its size."""
 START_DEADLINE_S = 120.0
 STOP_DEADLINE_S = 5.0
+READING_DEADLINE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,9 @@ class WorkerSpec:
     num_threads: int
     slowdown: float
     home: str
+    node: str
     log_format: str
+    log_level: str
 
     @property
     def command(self) -> Sequence[str]:
@@ -48,7 +53,9 @@ class WorkerSpec:
             "--threads": self.num_threads,
             "--slowdown": self.slowdown,
             "--home": self.home,
+            "--node": self.node,
             "--log-format": self.log_format,
+            "--log-level": self.log_level,
         }
         flags = [str(word) for option in options.items() for word in option]
         return [sys.executable, "-m", "edgepipe.agent.start_worker", *flags]
@@ -89,6 +96,7 @@ class WorkerProcess:
         self.port = ready["port"]
         self.baseline_bytes = ready["baseline_bytes"]
         self._process = process
+        self._asked: asyncio.Task[Reading | None] | None = None
 
     @classmethod
     async def start(cls, spec: WorkerSpec) -> Self:
@@ -131,6 +139,29 @@ class WorkerProcess:
         assert self._process.stdin is not None
         if self._process.returncode is None:
             self._process.stdin.write(json.dumps({"fence": fence}).encode() + b"\n")
+
+    async def reading(self) -> Reading | None:
+        """What the worker has done; None if it does not answer soon.
+
+        It is asked once, however many wait: a worker that is frozen is left with one question.
+        """
+        if self._asked is None or self._asked.done():
+            self._asked = asyncio.create_task(self._ask())
+        try:
+            async with asyncio.timeout(READING_DEADLINE_S):
+                return await asyncio.shield(self._asked)
+        except TimeoutError:
+            return None
+
+    async def _ask(self) -> Reading | None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if self._process.returncode is None:
+            self._process.stdin.write(json.dumps({"reading": 1}).encode() + b"\n")
+        while line := await self._process.stdout.readline():
+            if (reading := Reading.from_line(line)) is not None:
+                return reading
+        return None
 
     async def wait(self) -> int:
         """Its exit code, once it has ended."""

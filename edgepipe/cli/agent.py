@@ -37,7 +37,11 @@ def agent(
     ] = False,
     home: Annotated[Path | None, typer.Option(help="Default EDGEPIPE_HOME.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of these settings.")] = None,
+    metrics: Annotated[
+        _Text, typer.Option(help="HOST:PORT or :PORT that Prometheus may scrape; default: none.")
+    ] = None,
     log_format: Annotated[_Text, typer.Option(help="auto, console or json.")] = None,
+    log_level: Annotated[_Text, typer.Option(help="debug, info, warning or error.")] = None,
     mdns: Annotated[bool, typer.Option("--mdns/--no-mdns", help="Advertise over mDNS.")] = True,
     private: Annotated[bool, typer.Option("--private", hidden=True)] = False,
 ) -> None:
@@ -67,11 +71,15 @@ def agent(
             "slowdown": slowdown,
             "insecure": insecure,
             "home": home,
+            "metrics": metrics,
             "log_format": log_format,
+            "log_level": log_level,
         },
         config,
     )
-    logs.configure(settings.log_format, "info", node=settings.name)
+    if private:  # what is set for this machine's own agent is not for one command's
+        settings = settings.model_copy(update={"metrics": None})
+    logs.configure(settings.log_format, settings.log_level, node=settings.name)
 
     def on_ready(port: int) -> None:
         sys.stdout.write(json.dumps({"name": settings.name, "port": port}) + "\n")

@@ -19,7 +19,7 @@ DEFAULT_WEIGHTS = WeightFormat.INT8
 EXPECTED_ANSWER_TOKENS = 256
 """What the plan is made for: few answers fill a slot."""
 _SERVER = "The server"
-_NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+_NEEDED = ("fastapi", "uvicorn")
 
 
 def serve(

@@ -279,6 +279,7 @@ class Pipeline:
             self._addresses(instruction.stage, instruction.next_stage),
             instruction.fence,
             place.node.name,
+            upstream_node=self.deployment.stages[instruction.stage - 1].node.name,
         )
 
     def _addresses(self, source: int, target: int) -> tuple[Address, ...]:

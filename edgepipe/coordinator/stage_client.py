@@ -171,12 +171,15 @@ class StageClient:
         wire.credits_backward = credits.backward
         wire.exchange = setup.exchange
 
-    def connect(self, addresses: tuple[Address, ...], fence: int, node: str) -> None:
-        """Have the stage dial the next one."""
+    def connect(
+        self, addresses: tuple[Address, ...], fence: int, node: str, *, upstream_node: str
+    ) -> None:
+        """Have the stage dial the next one; the nodes of that and of the one before are named."""
         connect = stage_pb2.Connect(
             addresses=[convert.address_to_wire(address) for address in addresses],
             fence=fence,
             node=node,
+            upstream_node=upstream_node,
         )
         self._send(stage_pb2.Command(connect=connect))
 

@@ -108,6 +108,21 @@ class Batching:
         """Slots per group, the last group perhaps fewer."""
         return self._slots.group_size
 
+    @property
+    def num_running(self) -> int:
+        """Sequences in a slot."""
+        return len(self._sequences)
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences that wait for a slot."""
+        return len(self._waiting)
+
+    @property
+    def num_in_flight(self) -> int:
+        """Sequences whose next token is awaited."""
+        return sum(sequence.in_flight for sequence in self._sequences.values())
+
     def admit(
         self,
         sequence: SequenceId,

@@ -13,12 +13,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 
 class LogFormat(StrEnum):
@@ -29,16 +30,35 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class LogLevel(StrEnum):
+    """What is logged: records of this level and above."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+Stamp = Callable[[], Mapping[str, object]]
+"""The fields of whatever is logged now, on any thread."""
+
+
 def configure(
-    log_format: LogFormat | str, level: str, *, stream: TextIO | None = None, **bound: object
+    log_format: LogFormat | str,
+    level: LogLevel | str,
+    *,
+    stream: TextIO | None = None,
+    stamp: Stamp = dict,
+    **bound: object,
 ) -> None:
     """Send every record from `level` on to `stream` (default: standard error).
 
-    `level` is a name that stdlib's logging knows, in either case. `bound` values, such as the
-    node's name, stand in every record of this context and of those that it starts.
+    `level` is a name that stdlib's logging knows, in either case; other libraries say nothing below
+    `info`, which is for their own authors. `bound` values, such as the node's name, stand in every
+    record of this process, and so does what `stamp` gives then.
     """
     target = stream or sys.stderr
-    shared = _shared_processors()
+    shared = _shared_processors(lambda: {**bound, **stamp()})
     handler = logging.StreamHandler(target)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -49,7 +69,9 @@ def configure(
             ],
         )
     )
-    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    lowest = logging.getLevelNamesMapping()[level.upper()]
+    logging.basicConfig(handlers=[handler], level=max(lowest, logging.INFO), force=True)
+    logging.getLogger("edgepipe").setLevel(lowest)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -61,7 +83,6 @@ def configure(
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(**bound)
 
 
 def context(**bound: object) -> AbstractContextManager[None]:
@@ -69,9 +90,13 @@ def context(**bound: object) -> AbstractContextManager[None]:
     return structlog.contextvars.bound_contextvars(**bound)
 
 
-def _shared_processors() -> list[Processor]:
+def _shared_processors(stamp: Stamp) -> list[Processor]:
+    def stamped(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        return {**stamp(), **event}
+
     return [
         structlog.contextvars.merge_contextvars,
+        stamped,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.stdlib.PositionalArgumentsFormatter(),

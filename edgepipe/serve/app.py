@@ -21,10 +21,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgepipe import __version__
 from edgepipe.errors import EdgepipeError
+from edgepipe.obs.scrape import CONTENT_TYPE
 from edgepipe.serve.asking import chat_prompts, completion_prompts, wanted
 from edgepipe.serve.backend import Backend
 from edgepipe.serve.errors import SERVER, Refusal, refusal_of
-from edgepipe.serve.metrics import CONTENT_TYPE, Metrics
+from edgepipe.serve.metrics import Metrics
 from edgepipe.serve.reply import Reply, refused
 from edgepipe.serve.reply import Request as Asked
 from edgepipe.serve.requests import Body, ChatBody, CompletionBody, parse

@@ -200,15 +200,21 @@ class Backend:
         maker = PieceMaker(
             choice=choice, tokenizer=self.tokenizer, answer=answer, tells_tokens=tells
         )
+        last_s = began_s
         try:
             async with aclosing(generate(pipeline, answer)) as texts:
                 async for text in texts:
                     self.metrics.generated_tokens.inc()
+                    now_s = time.perf_counter()
                     if answer.num_sampled == 1:
-                        self.metrics.ttft_s.observe(time.perf_counter() - asked_s)
+                        self.metrics.ttft_s.observe(now_s - asked_s)
+                    else:
+                        self.metrics.token_s.observe(now_s - last_s)
+                    last_s = now_s
                     if text:
                         inbox.put_nowait(maker.piece(text))
         except EdgepipeError as error:
+            self.metrics.broken.inc()
             inbox.put_nowait(Broken(refusal=refusal_of(error)))
             return
         finally:

@@ -6,7 +6,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from edgepipe.core.admission import FrontDesk
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
@@ -30,6 +29,15 @@ class Metrics:
         self.cancelled = Counter(
             "edgepipe_cancelled_sequences",
             "Sequences that nobody wanted to the end.",
+            registry=registry,
+        )
+        self.broken = Counter(
+            "edgepipe_broken_answers", "Sequences that an error ended.", registry=registry
+        )
+        self.token_s = Histogram(
+            "edgepipe_token_seconds",
+            "Between two tokens of a sequence.",
+            buckets=_SECONDS,
             registry=registry,
         )
         self.waited_s = Histogram(

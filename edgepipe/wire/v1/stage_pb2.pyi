@@ -125,14 +125,16 @@ class Training(_message.Message):
     def __init__(self, full: bool = ..., seed: _Optional[int] = ..., recompute: bool = ..., weight_decay: _Optional[float] = ..., beta1: _Optional[float] = ..., beta2: _Optional[float] = ..., eps: _Optional[float] = ..., eight_bit: bool = ..., rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., dtype: _Optional[_Union[_frame_pb2.DType, str]] = ..., max_rows: _Optional[int] = ..., max_order_rows: _Optional[int] = ..., credits_forward: _Optional[int] = ..., credits_backward: _Optional[int] = ..., exchange: bool = ...) -> None: ...
 
 class Connect(_message.Message):
-    __slots__ = ("addresses", "fence", "node")
+    __slots__ = ("addresses", "fence", "node", "upstream_node")
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_NODE_FIELD_NUMBER: _ClassVar[int]
     addresses: _containers.RepeatedCompositeFieldContainer[_agent_pb2.Address]
     fence: int
     node: str
-    def __init__(self, addresses: _Optional[_Iterable[_Union[_agent_pb2.Address, _Mapping]]] = ..., fence: _Optional[int] = ..., node: _Optional[str] = ...) -> None: ...
+    upstream_node: str
+    def __init__(self, addresses: _Optional[_Iterable[_Union[_agent_pb2.Address, _Mapping]]] = ..., fence: _Optional[int] = ..., node: _Optional[str] = ..., upstream_node: _Optional[str] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty", "logit_bias", "num_likely")
