@@ -11,6 +11,7 @@ EdgepipeError
 ├── NodeError             an agent that cannot be used
 │   ├── Unreachable       nothing answers at any of its addresses
 │   ├── VersionMismatch   it speaks another version of the wire
+│   ├── NodeLeaving       it was told to stop, and ends what it holds
 │   └── PortInUse         the address it should listen on is taken
 ├── LeaseError            a device that is not ours (any more)
 │   ├── LeaseHeld         another job holds it: which, and on whose machine
@@ -18,6 +19,7 @@ EdgepipeError
 ├── WireError             bytes that are not a valid frame
 ├── CheckpointError       a checkpoint that cannot be written, or is not whole
 ├── RunFolderError        a run's folder that cannot be written, or is damaged
+├── ServiceError          the agent cannot be installed as a service, or its manager says no
 └── StageError            a stage failed while it loaded or ran
     └── StageLost         its connection is gone
 """
@@ -79,6 +81,10 @@ class VersionMismatch(NodeError):
     """It speaks another version of the wire."""
 
 
+class NodeLeaving(NodeError):
+    """It was told to stop."""
+
+
 class PortInUse(NodeError):
     """The address it should listen on is taken."""
 
@@ -105,6 +111,10 @@ class CheckpointError(EdgepipeError):
 
 class RunFolderError(EdgepipeError):
     """A run's folder cannot be written, or is damaged."""
+
+
+class ServiceError(EdgepipeError):
+    """The agent cannot be installed as a service, or its service manager refused."""
 
 
 class StageError(EdgepipeError):

@@ -17,6 +17,8 @@ from edgepipe.errors import NodeError
 
 RESTART_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 """The wait before a dead worker is started again: the first time, the second, …"""
+PATIENCE_S = 10.0
+"""A worker that has not answered for so long stands in the log."""
 STEADY_S = 60.0
 """A worker that lived for so long begins the waits anew when it dies."""
 
@@ -70,6 +72,16 @@ class Crew:
         if device in self._workers:
             self._workers[device].set_fence(fence)
 
+    def leave(self) -> None:
+        """Have every worker end what runs on its device."""
+        for worker in self._workers.values():
+            worker.leave()
+
+    async def answer(self) -> None:
+        """Return once every worker that is alive has answered."""
+        workers = tuple(self._workers.items())
+        await asyncio.gather(*(_answer(device, worker) for device, worker in workers))
+
     def profiles(self) -> tuple[DeviceProfile, ...]:
         """The devices whose worker is alive."""
         return tuple(
@@ -119,3 +131,12 @@ class Crew:
 
 async def _reading(worker: WorkerProcess | None) -> Reading | None:
     return None if worker is None else await worker.reading()
+
+
+async def _answer(device: DeviceId, worker: WorkerProcess) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await worker.answer()
+    except TimeoutError:
+        _log.warning("worker does not answer", device=device, pid=worker.pid)
+        await worker.answer()

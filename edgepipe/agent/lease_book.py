@@ -12,7 +12,7 @@ import structlog
 from edgepipe.core import lease as leases
 from edgepipe.core.lease import MAX_TTL_S, Granted, LeaseState, Refused
 from edgepipe.core.profile import DeviceId, LeaseView
-from edgepipe.errors import LeaseHeld
+from edgepipe.errors import LeaseHeld, NodeLeaving
 
 _log = structlog.get_logger(__name__)
 
@@ -48,9 +48,14 @@ class LeaseBook:
         self._max_ttl_s = max_ttl_s
         self._changed = asyncio.Event()
         self._saving = asyncio.Lock()
+        self._is_closed = False
+        self._all_free = asyncio.Event()
+        self._all_free.set()
 
     async def acquire(self, device: DeviceId, job: str, holder: str, ttl_s: float) -> Granted:
-        """Grant a device. Raises LeaseHeld while another job holds it."""
+        """Grant a device. Raises LeaseHeld while another job holds it, NodeLeaving once closed."""
+        if self._is_closed:
+            raise NodeLeaving("its agent stops; leave it out, or wait until it is back")
         async with self._saving:
             state, answer = leases.acquire(
                 self._state,
@@ -85,6 +90,19 @@ class LeaseBook:
         self._tell(device, 0)
         _log.info("lease released", device=device, job=view and view.job, fence=fence)
 
+    def close(self) -> None:
+        """Grant nothing from now on; who holds a device keeps it."""
+        self._is_closed = True
+
+    async def all_free(self) -> None:
+        """Return once no device is held."""
+        await self._all_free.wait()
+
+    @property
+    def held(self) -> tuple[DeviceId, ...]:
+        """The devices that are held."""
+        return tuple(self._state.leases)
+
     def view(self, device: DeviceId) -> LeaseView | None:
         """Who holds the device, None while it is free."""
         lease = self._state.leases.get(device)
@@ -115,6 +133,10 @@ class LeaseBook:
     def _set(self, state: LeaseState) -> None:
         self._state = state
         self._changed.set()
+        if state.leases:
+            self._all_free.clear()
+        else:
+            self._all_free.set()
 
     @staticmethod
     def _now() -> float:

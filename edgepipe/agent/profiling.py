@@ -35,7 +35,7 @@ from edgepipe.core.speed import RUNTIME_S, Curve, ItemSpeed
 from edgepipe.engine.torch.bench import Make, Target, random_engine
 from edgepipe.engine.torch.measure import measure_items
 from edgepipe.engine.torch.median import median_s
-from edgepipe.errors import EdgepipeError, LeaseLost, StageError, WireError
+from edgepipe.errors import EdgepipeError, StageError, WireError
 from edgepipe.transport import convert
 from edgepipe.transport.convert.training import MAX_RANK
 from edgepipe.wire.v1 import stage_pb2
@@ -91,7 +91,8 @@ async def profile(
 ) -> AsyncGenerator[stage_pb2.ProfileEvent, None]:
     """Progress, then what was measured.
 
-    Raises LeaseLost when the lease ends before; ModelError and StageError as the engine does.
+    Raises LeaseLost or NodeLeaving when the lease ends before; ModelError and StageError as the
+    engine does.
     """
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[stage_pb2.ProfileEvent | None] = asyncio.Queue(MAX_PENDING_EVENTS)
@@ -115,7 +116,7 @@ async def profile(
         while (event := await events.get()) is not None:
             yield event
         if not measuring.done():
-            raise LeaseLost("the lease on this device ended while it was measured; try again")
+            raise fence.ended("the lease on this device ended while it was measured; try again")
         found = measuring.result()
         runtime_s = max(RUNTIME_S, await _handover_s(work, device))
         found = replace(found, overhead_s=found.overhead_s + runtime_s)

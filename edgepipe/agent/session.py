@@ -23,7 +23,7 @@ from edgepipe.agent.role import Depths, Role
 from edgepipe.agent.training import Training
 from edgepipe.core.api import check_api
 from edgepipe.engine.base import Loaded, Progress
-from edgepipe.errors import EdgepipeError, LeaseLost, StageError, WireError, first_of
+from edgepipe.errors import EdgepipeError, StageError, WireError, first_of
 from edgepipe.wire.v1 import stage_pb2
 
 MAX_PENDING_EVENTS = 4096
@@ -48,6 +48,7 @@ class Session:
         default_factory=lambda: asyncio.Queue(MAX_PENDING_EVENTS)
     )
     _background: list[asyncio.Task[None]] = field(default_factory=list)
+    _has_failed: bool = False
 
     def __post_init__(self) -> None:
         self.boundaries = Boundaries(credentials=self.device.credentials)
@@ -89,7 +90,10 @@ class Session:
         self._put_last(None)
 
     def _fail(self, error: BaseException) -> None:
-        """Tell the coordinator; what nobody raised on purpose stands in our log too."""
+        """Tell the coordinator, once; what nobody raised on purpose stands in our log too."""
+        if self._has_failed:
+            return
+        self._has_failed = True
         self.device.figures.faults[type(error).__name__] += 1
         if not isinstance(error, EdgepipeError):
             _log.error("stage failed", exc_info=error)
@@ -135,8 +139,13 @@ class Session:
         _log.info("stage loaded", weight_bytes=loaded.weight_bytes, kv_bytes=loaded.kv_bytes)
 
     async def _watch_lease(self) -> None:
+        """Tell of its end at once: the engine may be busy for longer than the agent has left."""
         await self.fence.lost(self.load.fence)
-        raise LeaseLost("the lease on this device expired, so its stage stopped; run it again")
+        error = self.fence.ended(
+            "the lease on this device expired, so its stage stopped; run it again"
+        )
+        self._fail(error)
+        raise error
 
     def _progress(self) -> Progress:
         """Called on the compute thread for every tensor; says something every few megabytes."""

@@ -31,6 +31,7 @@ from edgepipe.errors import UsageError
 from edgepipe.home import default_home
 from edgepipe.obs.logs import LogFormat, LogLevel
 
+MAX_GRACE_S = 3600.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -133,6 +134,7 @@ class AgentSettings(BaseSettings):
     home: Path = Field(default_factory=default_home)
     lease_ttl_s: float = Field(default=DEFAULT_TTL_S, ge=MIN_TTL_S, le=MAX_TTL_S)
     metrics: Annotated[Address | None, NoDecode, BeforeValidator(_metrics)] = None
+    grace_s: float = Field(default=20.0, ge=0.0, le=MAX_GRACE_S)
     log_format: LogFormat = LogFormat.AUTO
     log_level: LogLevel = LogLevel.INFO
 

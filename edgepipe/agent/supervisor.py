@@ -8,9 +8,9 @@ supervisor (this process)       Agent service, gRPC health, leases, weights, adv
 from __future__ import annotations
 
 import asyncio
-import signal
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -24,7 +24,9 @@ from edgepipe.agent.devices import Device, find_devices, memory_now, offer
 from edgepipe.agent.exposition import AgentView, DeviceView, Exposition
 from edgepipe.agent.host import host_id, machine_id
 from edgepipe.agent.lease_book import FenceStore, LeaseBook
+from edgepipe.agent.notify import Notifier
 from edgepipe.agent.settings import AgentSettings
+from edgepipe.agent.stopping import Stopping
 from edgepipe.agent.weights import WeightStore
 from edgepipe.agent.worker_process import WorkerSpec
 from edgepipe.core.api import API
@@ -39,6 +41,11 @@ from edgepipe.wire.v1 import agent_pb2_grpc
 
 SERVICE = "edgepipe.wire.v1.Agent"
 GRACE_S = 3.0
+"""How long calls may go on once the workers are gone."""
+FAREWELL_S = 5.0
+"""How long those whose jobs we end may take to hear of it and give their devices back."""
+STOP_S = 15.0
+"""What the rest of stopping takes at most."""
 
 _log = structlog.get_logger(__name__)
 
@@ -52,7 +59,7 @@ class Identity(FenceStore, Protocol):
 async def run_agent(
     settings: AgentSettings, identity: Identity, *, mdns: bool, on_ready: Callable[[int], None]
 ) -> None:
-    """Run an agent until SIGTERM or SIGINT.
+    """Run an agent until SIGTERM or SIGINT, see edgepipe.agent.stopping.
 
     Args:
         settings: see AgentSettings.
@@ -65,13 +72,14 @@ async def run_agent(
         PortInUse: somebody else listens there.
         NodeError: a worker did not start.
     """
-    stop = _stop_on_signals()
+    stopping = Stopping.on_signals()
     server = create_server()
     try:
         port = bind(server, settings.listen.host, settings.listen.port, None)
         supervisor = Supervisor(settings, identity, await find_devices(settings), port)
         supervisor.serve_on(server)
-        await _until(stop, supervisor.run(server, mdns=mdns, on_ready=on_ready))
+        work = supervisor.run(server, stopping, mdns=mdns, on_ready=on_ready)
+        await _until(stopping.end, work)
         _log.info("agent stops")
     finally:
         await server.stop(GRACE_S)
@@ -96,6 +104,7 @@ class Supervisor:
         self._crew = Crew(
             devices, _specs(settings, devices), settings=settings, fence_of=self._leases.fence
         )
+        self._notifier = Notifier.of(os.environ)
         self._interfaces = read_interfaces()
         select(self._interfaces, settings.interface)  # that it is here, wherever we listen
         self._addresses = advertised(
@@ -113,25 +122,56 @@ class Supervisor:
         add_standard_services(server, [SERVICE])
 
     async def run(
-        self, server: grpc.aio.Server, *, mdns: bool, on_ready: Callable[[int], None]
+        self,
+        server: grpc.aio.Server,
+        stopping: Stopping,
+        *,
+        mdns: bool,
+        on_ready: Callable[[int], None],
     ) -> None:
-        """Start the workers, serve, advertise; on being cancelled undo it in that order."""
+        """Start the workers, serve, advertise, until told to leave; on being cancelled undo it."""
         try:
             await self._crew.start()
             await server.start()
-            async with (
-                self._measured(),
-                self._advertising(enabled=mdns),
-                asyncio.TaskGroup() as tasks,
-            ):
-                tasks.create_task(self._crew.keep())
-                tasks.create_task(self._leases.expire())
-                port = self._addresses[0].port
-                self._warn_of_plain_text()
-                _log.info("agent listens", addresses=[str(a) for a in self._addresses])
-                on_ready(port)
+            async with AsyncExitStack() as advertised, self._measured():
+                await advertised.enter_async_context(self._advertising(enabled=mdns))
+                async with asyncio.TaskGroup() as tasks:
+                    keeping = (
+                        self._crew.keep(),
+                        self._leases.expire(),
+                        self._notifier.watch(self._crew.answer),
+                    )
+                    kept = [tasks.create_task(work) for work in keeping]
+                    self._warn_of_plain_text()
+                    _log.info("agent listens", addresses=[str(a) for a in self._addresses])
+                    on_ready(self._addresses[0].port)
+                    self._notifier.ready(self._status())
+                    stopping.serves = True
+                    await stopping.leave.wait()
+                    self._leases.close()
+                    await advertised.aclose()
+                    await self._leave()
+                    for task in kept:
+                        task.cancel()
         finally:
             await self._crew.stop()
+
+    async def _leave(self) -> None:
+        """Let jobs end by themselves for a while; then end them, and have them told why."""
+        grace_s = self._settings.grace_s
+        self._notifier.stopping(grace_s + FAREWELL_S + STOP_S)
+        if not self._leases.held:
+            return
+        _log.info("agent leaves; a second signal ends it at once", grace_s=grace_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._leases.all_free()
+        if self._leases.held:
+            _log.warning("agent ends what runs here", devices=self._leases.held)
+            self._crew.leave()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                await self._leases.all_free()
 
     def profile(self) -> NodeProfile:
         """This machine as it is now."""
@@ -194,6 +234,12 @@ class Supervisor:
 
     def _tell(self, device: DeviceId, fence: int) -> None:
         self._crew.tell(device, fence)
+        self._notifier.status(self._status())
+
+    def _status(self) -> str:
+        offered = [device.id for device in self._crew.profiles()]
+        held = len(self._leases.held)
+        return f"{self._settings.name} offers {', '.join(offered)}; {held} leased"
 
     def _warn_of_plain_text(self) -> None:
         open_to_others = [a for a in self._addresses if not is_loopback(a.host)]
@@ -250,14 +296,6 @@ def _specs(settings: AgentSettings, devices: Sequence[DeviceProfile]) -> dict[De
         )
         for index, device in enumerate(devices)
     }
-
-
-def _stop_on_signals() -> asyncio.Event:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import gc
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -89,9 +89,7 @@ async def _serve(options: argparse.Namespace, lifeline: Lifeline, duty: Duty) ->
         servicer.add_to(server)
         lifeline.on_line = _obey(fence, servicer, asyncio.get_running_loop())
         await server.start()
-        print(  # noqa: T201 -- the supervisor reads it
-            json.dumps({"port": port, "baseline_bytes": device.baseline_bytes}), flush=True
-        )
+        _say({"port": port, "baseline_bytes": device.baseline_bytes})
         await server.wait_for_termination()
 
 
@@ -108,13 +106,20 @@ def _obey(
     fence: Fence, servicer: StageServicer, loop: asyncio.AbstractEventLoop
 ) -> Callable[[bytes], None]:
     def on_line(line: bytes) -> None:
-        message = json.loads(line)
-        if "fence" in message:
-            asyncio.run_coroutine_threadsafe(fence.set(message["fence"]), loop)
-        else:
-            loop.call_soon_threadsafe(tell)
+        match json.loads(line):
+            case {"fence": int(number)}:
+                asyncio.run_coroutine_threadsafe(fence.set(number), loop)
+            case {"leaving": True}:
+                asyncio.run_coroutine_threadsafe(fence.leave(), loop)
+            case {"reading": _}:
+                loop.call_soon_threadsafe(tell)
 
     def tell() -> None:
         print(servicer.reading().to_line(), flush=True)  # noqa: T201 -- the supervisor reads it
 
     return on_line
+
+
+def _say(words: Mapping[str, int]) -> None:
+    """A line to the supervisor."""
+    print(json.dumps(words), flush=True)  # noqa: T201 -- it reads our standard output

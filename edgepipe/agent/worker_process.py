@@ -1,7 +1,10 @@
 """A device's worker process, seen from the supervisor.
 
-    supervisor ── stdin: {"fence": 7} ──▶ worker ── stdout: {"port": …, "baseline_bytes": …} ──▶
-                         {"reading": 1} ─▶                  {"busy_s": …, …}  a Reading
+    supervisor ──stdin──▶ worker ──stdout──▶ supervisor
+                                  {"port": …, "baseline_bytes": …}    once it listens
+         {"fence": 7}                                                 who may use its device
+         {"reading": 1}           {"busy_s": …, …}, a Reading         what it does; its loop turns
+         {"leaving": true}                                            its job ends now
 
 The worker's standard input is also its lifeline (edgepipe.agent.lifeline); its log goes to
 standard error, which it shares with the supervisor.
@@ -13,7 +16,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -136,28 +139,37 @@ class WorkerProcess:
 
     def set_fence(self, fence: int) -> None:
         """Tell the worker who may use its device: 0 for nobody."""
+        self._say({"fence": fence})
+
+    def leave(self) -> None:
+        """Have the worker end what runs on its device, and tell whoever runs it why."""
+        self._say({"leaving": True})
+
+    def _say(self, words: Mapping[str, int]) -> None:
         assert self._process.stdin is not None
         if self._process.returncode is None:
-            self._process.stdin.write(json.dumps({"fence": fence}).encode() + b"\n")
+            self._process.stdin.write(json.dumps(words).encode() + b"\n")
 
     async def reading(self) -> Reading | None:
-        """What the worker has done; None if it does not answer soon.
+        """What the worker has done; None if it does not answer soon."""
+        try:
+            async with asyncio.timeout(READING_DEADLINE_S):
+                return await self.answer()
+        except TimeoutError:
+            return None
+
+    async def answer(self) -> Reading | None:
+        """What the worker has done, once its event loop has answered; None if it has ended.
 
         It is asked once, however many wait: a worker that is frozen is left with one question.
         """
         if self._asked is None or self._asked.done():
             self._asked = asyncio.create_task(self._ask())
-        try:
-            async with asyncio.timeout(READING_DEADLINE_S):
-                return await asyncio.shield(self._asked)
-        except TimeoutError:
-            return None
+        return await asyncio.shield(self._asked)
 
     async def _ask(self) -> Reading | None:
-        assert self._process.stdin is not None
         assert self._process.stdout is not None
-        if self._process.returncode is None:
-            self._process.stdin.write(json.dumps({"reading": 1}).encode() + b"\n")
+        self._say({"reading": 1})
         while line := await self._process.stdout.readline():
             if (reading := Reading.from_line(line)) is not None:
                 return reading

@@ -314,7 +314,7 @@ def _without(engines: Sequence[str]) -> str:
 
 def _not_measured(spot: Spot, reason: str) -> NotMeasured:
     node, device = spot.key
-    return NotMeasured(node=node, device=device, reason=reason)
+    return NotMeasured(node=node, device=device, reason=reason.removeprefix(f"{node} ({device}): "))
 
 
 def _free(roster: Roster, nodes: Collection[str] | None) -> list[Spot]:
