@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import typer
 
 from edgepipe import __version__
-from edgepipe.cli.agent import agent
+from edgepipe.cli.agent import app as agent
 from edgepipe.cli.bench import bench
 from edgepipe.cli.chat import chat
 from edgepipe.cli.demo import demo
@@ -34,9 +34,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (agent, nodes, plan, run, chat, serve, train, export, verify):
+for command in (nodes, plan, run, chat, serve, train, export, verify):
     app.command()(command)
 app.command(hidden=True)(demo)
+app.add_typer(agent, name="agent")
 app.add_typer(bench, name="bench")
 
 

@@ -1,4 +1,4 @@
-"""`edgepipe agent`: the daemon of one machine, in the foreground."""
+"""`edgepipe agent`: the daemon of one machine, in the foreground, or what installs it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from typing import Annotated
 
 import typer
 
+from edgepipe.cli.agent_service import install, status, uninstall
+from edgepipe.errors import UsageError
+
 _Text = str | None
 
+app = typer.Typer()
 
+
+@app.callback(invoke_without_command=True)
 def agent(
+    context: typer.Context,
     *,
     listen: Annotated[_Text, typer.Option(help="HOST:PORT; port 0 picks one.")] = None,
     advertise: Annotated[_Text, typer.Option(help="HOST:PORT that others should dial.")] = None,
@@ -46,6 +53,10 @@ def agent(
     private: Annotated[bool, typer.Option("--private", hidden=True)] = False,
 ) -> None:
     """Offer this machine's devices until it is stopped."""
+    if context.invoked_subcommand is not None:
+        _refuse_options_before(context)
+        return
+
     from edgepipe.agent.lifeline import Lifeline
 
     if private:
@@ -89,3 +100,22 @@ def agent(
         EphemeralIdentity() if private else open_identity(settings.home, settings.name) as identity
     ):
         run_loop(run_agent(settings, identity, mdns=mdns, on_ready=on_ready))
+
+
+def _refuse_options_before(context: typer.Context) -> None:
+    """An option before a subcommand would be the daemon's, which does not run."""
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in context.params
+        if (source := context.get_parameter_source(name)) is not None
+        and source.name == "COMMANDLINE"
+    ]
+    if given:
+        raise UsageError(
+            f"{given[0]} stands before {context.invoked_subcommand}: put it behind, as in "
+            f"edgepipe agent {context.invoked_subcommand} {given[0]} …"
+        )
+
+
+for command in (install, uninstall, status):
+    app.command()(command)
