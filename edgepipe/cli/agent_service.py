@@ -133,7 +133,7 @@ def uninstall(
     user: User = False,
     system: System = False,
     purge: Annotated[
-        bool, typer.Option("--purge", help="Settings, weights and this node's identity too.")
+        bool, typer.Option("--purge", help="Settings, the agent's weights and its identity too.")
     ] = False,
     root: Root = _ANYWHERE,
 ) -> None:

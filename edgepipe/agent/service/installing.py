@@ -13,12 +13,14 @@ from pathlib import Path
 import edgepipe
 from edgepipe.agent.configuration import load_settings
 from edgepipe.agent.service.config import Setting, config_text
-from edgepipe.agent.service.place import Place
+from edgepipe.agent.service.place import Place, Scope
 from edgepipe.agent.service.shipped import shipped
 from edgepipe.agent.service.unit import unit_text
 from edgepipe.errors import ServiceError
 from edgepipe.home import write_atomically
 
+OF_THE_AGENT = ("nodes", "weights", "onnx", "agent.log")
+"""Identities, what was loaded, what was built of it, and launchd's log: below a user's home."""
 _MODE = 0o644
 _ANYWHERE = Path("/")
 
@@ -111,42 +113,44 @@ def check_readable(python: Path) -> None:
 
 
 def remove(place: Place, root: Path, *, purge: bool) -> Iterator[Path]:
-    """Take away what was installed; with `purge` also settings, weights and identities.
+    """Take away what was installed; with `purge` also settings, weights and the node's identity.
 
     Raises:
-        ServiceError: it may not be removed, or the home holds more than edgepipe's things.
+        ServiceError: it may not be removed.
     """
-    if purge:
-        _check_home(place.home)
     files = [place.unit, *([place.accounts] if place.accounts is not None else [])]
     files += [_old(file) for file in files]
     if purge:
-        files += [place.config, _old(place.config)]
+        files += [place.config, _old(place.config), *_of_the_agent(place)]
     try:
         for file in files:
             if (path := below(root, file)).exists():
-                path.unlink()
+                _remove(path)
                 yield path
-        if purge and (home := below(root, place.home)).exists():
-            shutil.rmtree(home)
-            yield home
     except OSError as error:
         raise ServiceError(
             f"{error.filename} cannot be removed ({error.strerror}): uninstall as somebody who may."
         ) from None
 
 
+def _of_the_agent(place: Place) -> Sequence[Path]:
+    """What the agent keeps. The home of a user holds what their commands keep too, and whatever
+    else they put there: only what is the agent's by its name goes.
+    """
+    if place.scope is Scope.SYSTEM:
+        return (place.home,)
+    return tuple(place.home / name for name in OF_THE_AGENT)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def _old(path: Path) -> Path:
     return path.with_name(f"{path.name}.old")
-
-
-def _check_home(home: Path) -> None:
-    """A home is somebody's choice: it may be a folder that holds everything they have."""
-    own = Path.home()
-    if home in (own, *own.parents):
-        raise ServiceError(
-            f"{home} holds more than edgepipe's things: remove them by hand, without --purge."
-        )
 
 
 def kept(place: Place, root: Path) -> tuple[Path, ...]:
