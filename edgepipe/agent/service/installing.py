@@ -134,8 +134,10 @@ def remove(place: Place, root: Path, *, purge: bool) -> Iterator[Path]:
 
 
 def _of_the_agent(place: Place) -> Sequence[Path]:
-    """What the agent keeps. The home of a user holds what their commands keep too, and whatever
-    else they put there: only what is the agent's by its name goes.
+    """What the agent keeps.
+
+    The home of a user holds what their commands keep too, and whatever else they put there: only
+    what is the agent's by its name goes.
     """
     if place.scope is Scope.SYSTEM:
         return (place.home,)
