@@ -14,10 +14,10 @@ from rich.console import Console
 
 from edgepipe.cli.comparing import Compared, compared_with, tell
 from edgepipe.cli.plan_tables import rivals_table
-from edgepipe.cli.sampling import Wish
-from edgepipe.cli.show import DeployBars, StepBars, errors, node_rows, print_json
+from edgepipe.cli.show import DeployBars, StepBars, errors, print_json
 from edgepipe.cli.speed_tables import speeds_table, unlinked_lines
 from edgepipe.cli.tables import nodes_table, plan_table
+from edgepipe.coordinator.answer_wish import Wish
 from edgepipe.coordinator.generation import Answer, ask, generate
 from edgepipe.coordinator.launch import (
     Interface,
@@ -25,6 +25,7 @@ from edgepipe.coordinator.launch import (
     Where,
     open_model,
 )
+from edgepipe.coordinator.node_rows import node_rows
 from edgepipe.coordinator.nodes import Roster
 from edgepipe.coordinator.planned import Planned
 from edgepipe.coordinator.planning import How, check_cut

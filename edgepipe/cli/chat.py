@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edgepipe.cli import options
+from edgepipe.core.drafting import DEFAULT_DRAFTS
 from edgepipe.core.work import Objective
 
 
@@ -34,15 +35,15 @@ def chat(
     plan: options.PlanFile = None,
     engine: options.EngineOption = "auto",
     weights: options.Weights = "auto",
-    drafts: options.Drafts = options.DEFAULT_DRAFTS,
+    drafts: options.Drafts = DEFAULT_DRAFTS,
     dtype: options.Dtype = "auto",
     codec: options.CodecOption = "auto",
     fresh_profile: options.FreshProfile = False,
     insecure: options.Insecure = False,
 ) -> None:
     """Talk to a model; an empty line or Ctrl-D ends it."""
-    from edgepipe.cli.sampling import Wish
     from edgepipe.cli.talking import talk
+    from edgepipe.coordinator.answer_wish import Wish
     from edgepipe.transport.loop import run_loop
 
     del insecure

@@ -12,7 +12,7 @@ def demo() -> None:
     """Spread SmolLM2-135M over three private agents, found over mDNS, and ask it something."""
     from edgepipe.cli import options
     from edgepipe.cli.answering import answer_demo
-    from edgepipe.cli.sampling import Wish
+    from edgepipe.coordinator.answer_wish import Wish
     from edgepipe.coordinator.launch import Where
     from edgepipe.coordinator.planning import How
     from edgepipe.transport.loop import run_loop

@@ -18,11 +18,12 @@ def nodes(
     """Show the nodes: devices, memory, health, what is known of their speed, and what is wrong."""
     from rich.console import Console
 
-    from edgepipe.cli.show import node_rows, print_json
+    from edgepipe.cli.show import print_json
     from edgepipe.cli.speed_tables import links_table
-    from edgepipe.cli.tables import nodes_json, nodes_table
+    from edgepipe.cli.tables import nodes_table
     from edgepipe.coordinator.known import known_links, known_speeds
     from edgepipe.coordinator.launch import open_cluster
+    from edgepipe.coordinator.node_rows import node_rows, nodes_json
     from edgepipe.coordinator.profiles import Profiles
     from edgepipe.transport.loop import run_loop
 

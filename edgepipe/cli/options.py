@@ -12,8 +12,6 @@ import typer
 
 from edgepipe.core.frame import Codec, DType
 from edgepipe.core.pipeline import Plan
-from edgepipe.core.schedule import ScheduleName
-from edgepipe.core.schedule_choice import Wish
 from edgepipe.core.weight_format import WeightFormat
 from edgepipe.core.work import Objective, Strategy
 from edgepipe.errors import PlanError, UsageError
@@ -132,8 +130,6 @@ Drafts = Annotated[
         rich_help_panel=_CUT,
     ),
 ]
-DEFAULT_DRAFTS = 15
-"""A wrong guess of many more would cost what the right ones save."""
 MaxTokens = Annotated[
     int | None, typer.Option(help="At most so many tokens.", rich_help_panel=_ANSWER)
 ]
@@ -307,30 +303,6 @@ def _read_plan(file: Path) -> Plan:
         return Plan.loads(text)
     except (PlanError, RecursionError) as error:
         raise UsageError(f"--plan {file} cannot be used: {error}") from None
-
-
-def read_wish(schedule: str, setting: str = "--schedule") -> Wish:
-    """A schedule by its name, or by the CSV file of its actions, as a setting has it.
-
-    Raises UsageError.
-    """
-    if schedule in set(ScheduleName):
-        return Wish(name=schedule)
-    file = Path(schedule)
-    if file.suffix != ".csv":
-        raise UsageError(
-            f"{setting} is one of {', '.join(ScheduleName)}, or a .csv file, not {schedule!r}"
-        )
-    try:
-        text = file.read_text()
-    except OSError as error:
-        raise UsageError(f"{setting} {file} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{setting} {file} is not a file of actions: not text") from None
-    try:
-        return Wish.of_csv(file.name, text)
-    except UsageError as error:
-        raise UsageError(f"{setting} {file} cannot be used: {error}") from None
 
 
 def write_plan(file: Path, plan: Plan) -> None:

@@ -11,37 +11,9 @@ from rich.text import Text
 
 from edgepipe.core.advice import Advice
 from edgepipe.core.pipeline import Plan, Rival, Stage
+from edgepipe.core.plan_text import predicted_text
 from edgepipe.core.prediction import Prediction, figure_s
 from edgepipe.core.size import human_size
-from edgepipe.core.work import Objective
-
-
-def predicted_text(objective: Objective, predicted: Prediction) -> str:
-    """The objective's figure as a person reads it."""
-    match objective:
-        case Objective.TRAIN:
-            return f"{duration(predicted.step_s)} a step"
-        case Objective.PREFILL:
-            return f"first token after {duration(predicted.ttft_s)}"
-        case _:
-            rate = predicted.tokens_per_s
-            return "no time at all" if rate is None else f"{rate:.3g} tokens/s"
-
-
-def prediction_line(plan: Plan) -> Text:
-    """What is predicted of the plan, and what holds it back."""
-    predicted = plan.predicted
-    if predicted is None:
-        return Text("")
-    also = ""
-    if plan.objective in {Objective.LATENCY, Objective.THROUGHPUT}:
-        also = f", first token after {duration(predicted.ttft_s)}"
-    gap = f"; the search was cut short, at most {plan.gap:.1%} is to be gained" if plan.gap else ""
-    return Text(
-        f"predicted: {predicted_text(plan.objective, predicted)}{also}; "
-        f"busiest: {predicted.bottleneck.where} ({predicted.bottleneck.kind}){gap}",
-        "bold",
-    )
 
 
 def rivals_table(plan: Plan) -> RenderableType:
@@ -88,12 +60,3 @@ def _times_slower(plan: Plan, predicted: Prediction) -> Text:
         return Text("")
     factor = figure_s(plan.objective, predicted) / mine
     return Text("" if factor == 1 else f"{factor:.2f}× the time", "dim")
-
-
-def duration(seconds: float | None) -> str:
-    """`0.0123` is "12.3 ms", from a second on "1.23 s"; what is unknown is "?"."""
-    if seconds is None:
-        return "?"
-    if seconds < 1:
-        return f"{seconds * 1000:.3g} ms"
-    return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:.0f} s"

@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -16,19 +15,17 @@ from edgepipe.cli.speed_tables import unlinked_lines
 from edgepipe.cli.tables import plan_table
 from edgepipe.coordinator.background import in_background
 from edgepipe.coordinator.cluster_file import read_cluster_file
+from edgepipe.coordinator.context import context_of
 from edgepipe.coordinator.launch import Where, open_cluster
 from edgepipe.coordinator.planned import plan_for
 from edgepipe.coordinator.planning import How, asked_of, check_cut, for_seconds, make_plan
 from edgepipe.coordinator.prepared import Prepared, prepare
-from edgepipe.core.advice import Advice, advise
+from edgepipe.core.advice import Advice, advise, plan_document
 from edgepipe.core.pipeline import Plan
-from edgepipe.core.record import to_json
 from edgepipe.core.stated import Pass
 from edgepipe.core.survey import Survey
 from edgepipe.core.work import Objective, TrainMode
-from edgepipe.errors import UsageError
 
-DEFAULT_CONTEXT = 4096
 ADVICE_S = 10.0
 """For what-ifs, after the plan itself."""
 
@@ -55,10 +52,7 @@ async def show_plan(name: str, where: Where, how: How, view: PlanView) -> Plan:
     """Plan a model and print it. Raises ModelError, PlanError, UsageError."""
     prepared = await prepare(name, home=where.home)
     check_cut(how, prepared.shape)
-    longest = prepared.shape.max_positions
-    if view.context is not None and not 0 < view.context <= longest:
-        raise UsageError(f"--context {view.context} is not within the model's 1 to {longest}")
-    max_positions = view.context or min(longest, DEFAULT_CONTEXT)
+    max_positions = context_of(view.context, prepared.shape.max_positions)
     bars = StepBars(Console(stderr=True, quiet=view.json))
     try:
         found, survey = await _plan(
@@ -70,7 +64,7 @@ async def show_plan(name: str, where: Where, how: How, view: PlanView) -> Plan:
     finally:
         bars.stop()
     if view.json:
-        print_json(_document(found, advice))
+        print_json(plan_document(found, advice))
     else:
         _print(found, advice, explain=view.explain)
     return found
@@ -133,10 +127,6 @@ def _advice(
         return ()
     asked = asked_of(prepared.shape, survey, how.as_planned(found), max_positions)
     return advise(asked, found, for_seconds(ADVICE_S))
-
-
-def _document(found: Plan, advice: tuple[Advice, ...]) -> dict[str, Any]:
-    return {**found.to_json(), "advice": [to_json(each) for each in advice]}
 
 
 def _print(found: Plan, advice: tuple[Advice, ...], *, explain: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edgepipe.cli import options
+from edgepipe.core.drafting import DEFAULT_DRAFTS
 from edgepipe.core.work import Objective
 from edgepipe.errors import UsageError
 
@@ -35,7 +36,7 @@ def run(
     plan: options.PlanFile = None,
     engine: options.EngineOption = "auto",
     weights: options.Weights = "auto",
-    drafts: options.Drafts = options.DEFAULT_DRAFTS,
+    drafts: options.Drafts = DEFAULT_DRAFTS,
     dtype: options.Dtype = "auto",
     codec: options.CodecOption = "auto",
     fresh_profile: options.FreshProfile = False,
@@ -44,7 +45,7 @@ def run(
 ) -> None:
     """Generate an answer, streamed as it comes."""
     from edgepipe.cli.answering import answer_once
-    from edgepipe.cli.sampling import Wish
+    from edgepipe.coordinator.answer_wish import Wish
     from edgepipe.transport.loop import run_loop
 
     del insecure

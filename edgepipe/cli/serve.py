@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgepipe.cli import options
+from edgepipe.core.drafting import DEFAULT_DRAFTS
 from edgepipe.core.weight_format import WeightFormat
 from edgepipe.core.work import Objective
 from edgepipe.errors import UsageError
@@ -68,7 +69,7 @@ def serve(
     plan: options.PlanFile = None,
     engine: options.EngineOption = "auto",
     weights: options.Weights = "auto",
-    drafts: options.Drafts = options.DEFAULT_DRAFTS,
+    drafts: options.Drafts = DEFAULT_DRAFTS,
     dtype: options.Dtype = "auto",
     codec: options.CodecOption = "auto",
     fresh_profile: options.FreshProfile = False,

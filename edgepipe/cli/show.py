@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -19,12 +17,6 @@ from rich.progress import (
     TextColumn,
 )
 
-from edgepipe.cli.tables import NodeRow
-from edgepipe.coordinator.known import KnownSpeed
-from edgepipe.coordinator.nodes import Roster
-
-Speeds = Mapping[tuple[str, str], Sequence[KnownSpeed]]
-
 
 def errors() -> Console:
     """The console for progress and notes; rich honours NO_COLOR."""
@@ -34,26 +26,6 @@ def errors() -> Console:
 def print_json(document: Any) -> None:
     """The one document of `--json`."""
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
-
-
-def node_rows(roster: Roster, speeds: Speeds = MappingProxyType({})) -> list[NodeRow]:
-    """The members of a cluster as the tables show them; `speeds` by node and device."""
-    members = sorted(roster.state.members.values(), key=lambda member: member.name)
-    return [
-        NodeRow(
-            profile=member.profile,
-            name=member.name,
-            addresses=(
-                member.profile.addresses
-                if member.profile is not None
-                else member.sighting.addresses
-            ),
-            state=member.state,
-            reason=member.reason,
-            speeds={device: each for (node, device), each in speeds.items() if node == member.name},
-        )
-        for member in members
-    ]
 
 
 class StepBars:

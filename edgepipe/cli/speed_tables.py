@@ -9,9 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgepipe.cli.plan_tables import duration
 from edgepipe.coordinator.known import KnownLink
 from edgepipe.coordinator.link_survey import NoLink
+from edgepipe.core.plan_text import duration
 from edgepipe.core.speed import DeviceSpeed, Link
 from edgepipe.core.survey import Survey
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -12,12 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 from edgepipe.cli.bars import Bar, Legend, Part, Strip
-from edgepipe.cli.plan_tables import duration, prediction_line
-from edgepipe.coordinator.known import KnownLink, KnownSpeed
-from edgepipe.core.advice import faster
+from edgepipe.coordinator.node_rows import NodeRow
 from edgepipe.core.pipeline import Plan, Stage
-from edgepipe.core.profile import Address, DeviceProfile, NodeProfile, NodeState
-from edgepipe.core.record import to_json
+from edgepipe.core.plan_text import (
+    count,
+    duration,
+    left_out_texts,
+    prediction_text,
+    shortage_texts,
+    summary_text,
+)
+from edgepipe.core.profile import DeviceProfile, NodeState
 from edgepipe.core.size import human_size
 
 _STATE_STYLES = {
@@ -27,18 +30,6 @@ _STATE_STYLES = {
     NodeState.UNUSABLE: "red",
 }
 _MAX_ADDRESSES = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeRow:
-    """A node to show. `profile` is None until it has described itself; `reason` says why not."""
-
-    profile: NodeProfile | None
-    name: str
-    addresses: tuple[Address, ...]
-    state: NodeState
-    reason: str = ""
-    speeds: Mapping[str, Sequence[KnownSpeed]] = field(default_factory=dict)
 
 
 def nodes_table(rows: Sequence[NodeRow]) -> RenderableType:
@@ -51,14 +42,6 @@ def nodes_table(rows: Sequence[NodeRow]) -> RenderableType:
     return Group(table, _nodes_summary(rows)) if rows else Text("No node answers.")
 
 
-def nodes_json(rows: Sequence[NodeRow], links: Sequence[KnownLink] = ()) -> dict[str, Any]:
-    """The document of `edgepipe nodes --json`."""
-    return {
-        "nodes": [_node_json(row) for row in rows],
-        "links": [to_json(link) for link in links],
-    }
-
-
 def plan_table(plan: Plan) -> RenderableType:
     """The plan: a row for each stage, what the signs mean, what is left out, and a summary."""
     table = _table("", "stage", "layers", "", "memory", "", "time")
@@ -67,8 +50,11 @@ def plan_table(plan: Plan) -> RenderableType:
     for at, stage in enumerate(plan.stages):
         table.add_row(str(at), *_stage_cells(stage, plan.num_layers))
     legend = Legend(text="▓ idle worker  █ weights  ▒ KV cache  ░ workspace  · free")
-    lines = (*_left_out(plan), *_shortages(plan), _plan_summary(plan))
-    return Group(table, legend, *lines, *([prediction_line(plan)] if plan.predicted else []))
+    left_out = (_plain(text, "yellow") for text in left_out_texts(plan))
+    shortages = (_plain(text, "red") for text in shortage_texts(plan))
+    summary = _plain(summary_text(plan), "bold" if plan.feasible else "bold red")
+    told = Text(prediction_text(plan), "bold")
+    return Group(table, legend, *left_out, *shortages, summary, *([told] if told else []))
 
 
 def _table(*headings: str) -> Table:
@@ -127,32 +113,9 @@ def _nodes_summary(rows: Sequence[NodeRow]) -> Text:
     leased = sum(device.lease is not None for device in devices)
     limit = human_size(sum(device.memory_limit_bytes for device in devices))
     return Text(
-        f"{len(alive)} of {_count(len(rows), 'node')} alive, {_count(len(devices), 'device')}, "
+        f"{len(alive)} of {count(len(rows), 'node')} alive, {count(len(devices), 'device')}, "
         f"{leased} in use, {limit} for models"
     )
-
-
-def _count(number: int, noun: str, plural: str = "") -> str:
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
-
-
-def _node_json(row: NodeRow) -> dict[str, Any]:
-    profile = row.profile
-    document: dict[str, Any] = {
-        "id": profile.id if profile else None,
-        "name": row.name,
-        "addresses": [str(address) for address in row.addresses],
-        "version": profile.version if profile else None,
-        "state": row.state.value,
-        "devices": [_device_json(row, device) for device in profile.devices] if profile else [],
-    }
-    return {**document, "reason": row.reason} if row.reason else document
-
-
-def _device_json(row: NodeRow, device: DeviceProfile) -> dict[str, Any]:
-    document: dict[str, Any] = to_json(device)
-    document["speeds"] = [to_json(speed) for speed in row.speeds.get(device.id, ())]
-    return {name: value for name, value in document.items() if name != "lease" or value is not None}
 
 
 def _stage_cells(stage: Stage, num_layers: int) -> Iterator[RenderableType]:
@@ -182,42 +145,4 @@ def _memory_parts(stage: Stage, *, over: bool) -> tuple[Part, ...]:
     return tuple(
         Part(size=size, sign=sign, style=style)
         for size, sign, style in zip(sizes, signs, styles, strict=True)
-    )
-
-
-def _left_out(plan: Plan) -> Iterator[Text]:
-    for out in plan.left_out:
-        known = out.gain is not None and out.gain > 0
-        gain = f" ({faster(out.gain)} without it)" if out.gain is not None and known else ""
-        yield _plain(f"without {out.node} ({out.device}): {out.reason}{gain}", "yellow")
-
-
-def _shortages(plan: Plan) -> Iterator[Text]:
-    for short in plan.shortages:
-        yield _plain(
-            f"{short.node} ({' and '.join(short.devices)}) lacks "
-            f"{human_size(short.short_by_bytes)}: "
-            f"{human_size(short.needed_bytes)} of {human_size(short.limit_bytes)}",
-            "red",
-        )
-
-
-def _plan_summary(plan: Plan) -> Text:
-    fits = "it fits" if plan.feasible else f"short by {human_size(plan.short_by_bytes)}"
-    return _plain(
-        f"{plan.model}: {_count(plan.num_layers, 'layer')} in {_count(len(plan.stages), 'stage')}, "
-        f"{plan.strategy} split, {plan.inputs.dtype}, {_work(plan)}: {fits}",
-        "bold" if plan.feasible else "bold red",
-    )
-
-
-def _work(plan: Plan) -> str:
-    """What its memory is for."""
-    batch = plan.inputs.batch
-    if batch is None:
-        return f"{_count(plan.inputs.num_slots, 'slot')} of {plan.inputs.max_positions} tokens"
-    again = ", activations computed again" if plan.recompute else ""
-    return (
-        f"{batch.mode}, {_count(batch.sequences, 'sequence')} of {batch.sequence_length} tokens "
-        f"in {_count(plan.microbatches, 'microbatch', 'microbatches')}{again}"
     )

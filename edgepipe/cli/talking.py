@@ -11,16 +11,15 @@ from pathlib import Path
 
 from edgepipe.cli.answering import deployed, stream
 from edgepipe.cli.comparing import compared_with, tell
-from edgepipe.cli.sampling import Wish
 from edgepipe.cli.show import errors
+from edgepipe.coordinator.answer_wish import Wish
+from edgepipe.coordinator.context import context_of
 from edgepipe.coordinator.generation import ask
 from edgepipe.coordinator.launch import Where
 from edgepipe.coordinator.planning import How, check_cut
 from edgepipe.coordinator.prepared import prepare
 from edgepipe.coordinator.text import Message
-from edgepipe.errors import ModelError, PromptTooLong, UsageError
-
-DEFAULT_CONTEXT = 4096
+from edgepipe.errors import ModelError, PromptTooLong
 
 
 async def talk(
@@ -36,13 +35,10 @@ async def talk(
     """`edgepipe chat`: every turn holds the whole talk, until the context is full."""
     prepared = await prepare(name, home=where.home, adapter=adapter)
     check_cut(how, prepared.shape)
-    longest = prepared.shape.max_positions
-    if context is not None and not 0 < context <= longest:
-        raise UsageError(f"--context {context} is not within the model's 1 to {longest}")
+    room = context_of(context, prepared.shape.max_positions)
     tokenizer = await asyncio.to_thread(prepared.model.tokenizer)
     if not tokenizer.has_template:
         raise ModelError(f"{name} has no chat template: use `edgepipe run --raw` instead")
-    room = context or min(longest, DEFAULT_CONTEXT)
     messages: list[Message] = [{"role": "system", "content": system}] if system else []
     async with deployed(prepared, where, how, room, quiet=False) as running:
         turn = 0

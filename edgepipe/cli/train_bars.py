@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgepipe.cli.bars import Bar, Part
-from edgepipe.cli.plan_tables import duration
+from edgepipe.core.plan_text import duration
 from edgepipe.core.size import human_size
 
 _WHOLE = 1000

@@ -12,7 +12,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from edgepipe.cli.options import read_wish
 from edgepipe.cli.show import print_json
 from edgepipe.coordinator.emulated import (
     Emulation,
@@ -33,6 +32,7 @@ from edgepipe.coordinator.orders import BoundaryCodecs, Orders
 from edgepipe.coordinator.pipeline import open_pipeline
 from edgepipe.coordinator.planning import How
 from edgepipe.coordinator.progress import Silent
+from edgepipe.coordinator.schedule_file import read_wish
 from edgepipe.core.outcome import deepened, play_by
 from edgepipe.core.posing import Asked, pose
 from edgepipe.core.problem import Stage

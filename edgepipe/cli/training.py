@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from edgepipe.cli.answering import Shown
-from edgepipe.cli.options import read_wish
-from edgepipe.cli.plan_tables import duration
 from edgepipe.cli.show import StepBars, errors, print_json
 from edgepipe.cli.train_bars import LinkView, StageView, StepView, TrainBars
 from edgepipe.coordinator.checkpoints import steps
 from edgepipe.coordinator.json_lines import plain
 from edgepipe.coordinator.launch import Running, Where
 from edgepipe.coordinator.planning import How
-from edgepipe.coordinator.train_config import PlanConfig, TrainConfig
+from edgepipe.coordinator.schedule_file import read_wish
+from edgepipe.coordinator.train_asking import configured
+from edgepipe.coordinator.train_config import TrainConfig
 from edgepipe.coordinator.train_job import Trained, TrainInterface, train
 from edgepipe.coordinator.train_loop import StepDone
 from edgepipe.coordinator.train_watching import StepWatch
 from edgepipe.coordinator.watching import blame
 from edgepipe.core.comparison import Comparison
 from edgepipe.core.pipeline import Plan
-from edgepipe.core.work import Strategy
+from edgepipe.core.plan_text import duration
 
 
 async def run_training(
@@ -52,28 +51,6 @@ async def run_training(
         print_json(document_of(trained, compared, miss))
     else:
         interface.tell(trained, compared, miss)
-
-
-def configured(how: How, plan: PlanConfig) -> How:
-    """The flags, and what they leave to the config.
-
-    A strategy or a split on the command line replaces both of the config's, but for `manual`, which
-    takes the config's split.
-    """
-    free = how.pinned is None
-    keeps_split = free and how.split is None and how.strategy in {None, Strategy.MANUAL}
-    keeps_strategy = free and how.split is None and how.strategy is None
-    split = plan.split if keeps_split else how.split
-    # exact is what is done where nothing is said, but for a split
-    strategy = None if (plan.strategy, split) == (Strategy.EXACT, None) else plan.strategy
-    return replace(
-        how,
-        strategy=strategy if keeps_strategy else how.strategy,
-        nodes=plan.nodes if free and how.nodes is None else how.nodes,
-        split=split,
-        codec=how.codec or plan.codec.forward,
-        codec_backward=None if how.codec is not None else plan.codec.backward,
-    )
 
 
 def document_of(trained: Trained, compared: Comparison | None, miss: str | None) -> dict[str, Any]:

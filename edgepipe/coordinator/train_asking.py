@@ -7,14 +7,36 @@ from typing import Any
 
 from edgepipe.coordinator.pinned import pinned_plan
 from edgepipe.coordinator.planning import How
-from edgepipe.coordinator.train_config import TrainConfig
+from edgepipe.coordinator.train_config import PlanConfig, TrainConfig
 from edgepipe.core.model import ModelShape
 from edgepipe.core.pipeline import Plan
 from edgepipe.core.rescheduling import schedule_of
 from edgepipe.core.schedule import Schedule
 from edgepipe.core.schedule_choice import Wish
-from edgepipe.core.work import Batch, Objective
+from edgepipe.core.work import Batch, Objective, Strategy
 from edgepipe.errors import PlanError, UsageError
+
+
+def configured(how: How, plan: PlanConfig) -> How:
+    """The flags, and what they leave to the config.
+
+    A strategy or a split on the command line replaces both of the config's, but for `manual`, which
+    takes the config's split.
+    """
+    free = how.pinned is None
+    keeps_split = free and how.split is None and how.strategy in {None, Strategy.MANUAL}
+    keeps_strategy = free and how.split is None and how.strategy is None
+    split = plan.split if keeps_split else how.split
+    # exact is what is done where nothing is said, but for a split
+    strategy = None if (plan.strategy, split) == (Strategy.EXACT, None) else plan.strategy
+    return replace(
+        how,
+        strategy=strategy if keeps_strategy else how.strategy,
+        nodes=plan.nodes if free and how.nodes is None else how.nodes,
+        split=split,
+        codec=how.codec or plan.codec.forward,
+        codec_backward=None if how.codec is not None else plan.codec.backward,
+    )
 
 
 def how_to_train(how: How, config: TrainConfig, batch: Batch, wish: Wish, shape: ModelShape) -> How:

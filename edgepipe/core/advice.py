@@ -6,8 +6,9 @@ dtype or context, with LoRA in place of full fine-tuning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from edgepipe.core.frame import DType
 from edgepipe.core.going import Going, always
@@ -16,6 +17,7 @@ from edgepipe.core.plan import plan
 from edgepipe.core.posing import Asked
 from edgepipe.core.prediction import figure_s
 from edgepipe.core.problem import Nic
+from edgepipe.core.record import to_json
 from edgepipe.core.size import human_size
 from edgepipe.core.speed import Link
 from edgepipe.core.stage_bytes import stage_bytes_of
@@ -52,6 +54,11 @@ def advise(asked: Asked, found: Plan, going: Going = always) -> tuple[Advice, ..
         return tuple(_fitting(asked, found))
     gains = [*_left_out(found.left_out), *_wired(asked, found, going)]
     return tuple(sorted(gains, key=lambda each: -(each.gain or 0.0)))
+
+
+def plan_document(plan: Plan, advice: Sequence[Advice] = ()) -> dict[str, Any]:
+    """What `edgepipe plan --json` prints."""
+    return {**plan.to_json(), "advice": [to_json(each) for each in advice]}
 
 
 def faster(gain: float) -> str:

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+DEFAULT_DRAFTS = 15
+"""A wrong guess of many more would cost what the right ones save."""
 MAX_GRAM = 3
 WINDOW = 1 << 14
 """Older tokens are not looked up: they would cost memory, and time at the first guess."""

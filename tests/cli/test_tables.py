@@ -10,7 +10,8 @@ from on_paper import GIB, llama, machine, surveyed
 from rich.console import Console, RenderableType
 
 from edgepipe.cli.plan_tables import rivals_table
-from edgepipe.cli.tables import NodeRow, nodes_json, nodes_table, plan_table
+from edgepipe.cli.tables import nodes_table, plan_table
+from edgepipe.coordinator.node_rows import NodeRow, nodes_json
 from edgepipe.core.fit import Workload
 from edgepipe.core.frame import DType
 from edgepipe.core.pipeline import Plan

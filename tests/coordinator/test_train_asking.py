@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from on_paper import llama, machine, surveyed
 
-from edgepipe.cli.options import read_wish
-from edgepipe.cli.training import configured
 from edgepipe.coordinator.planned import Planned
 from edgepipe.coordinator.planning import How, check_cut, make_plan
-from edgepipe.coordinator.train_asking import how_to_train
+from edgepipe.coordinator.schedule_file import read_wish
+from edgepipe.coordinator.train_asking import configured, how_to_train
 from edgepipe.coordinator.train_config import PlanConfig, TrainConfig
 from edgepipe.coordinator.train_config_file import parse_train_config
 from edgepipe.coordinator.train_setup import codecs_of, tailored
