@@ -13,8 +13,8 @@ from edgepipe.agent.service import here
 from edgepipe.agent.service.place import UNIT, Manager, Place, Scope
 from edgepipe.agent.service.state import ServiceState
 from edgepipe.agent.settings import AgentSettings
-from edgepipe.cli.show import node_rows
-from edgepipe.cli.tables import NodeRow, nodes_json, nodes_table
+from edgepipe.cli.tables import nodes_table
+from edgepipe.coordinator.node_rows import NodeRow, node_rows, nodes_json
 from edgepipe.coordinator.nodes import Search, find_nodes
 from edgepipe.core.profile import Address
 
