@@ -100,6 +100,9 @@ def test_the_examples_in_the_shipped_file_are_valid(home: Path) -> None:
         ("listen = 'attic:1'", r"'attic' is a name: give an IP address"),
         ("listen = ':70000'", r"--listen wants HOST:PORT"),
         ("listen = '10.0.0.1'", r"--listen wants HOST:PORT"),
+        ("metrics = '27790'", r"--metrics '27790' has no port: write HOST:PORT, or :PORT\.$"),
+        ("metrics = 'attic:1'", r"'attic' is a name: give an IP address"),
+        ("log_level = 'loud'", r"setting 'log_level' is wrong: .*'debug', 'info'"),
         ("advertise = '10.0.0.1:0'", r"--advertise wants the port that others dial, not 0"),
         ("advertise = '10.0.0.1:1'\nlisten = ':0'", r"--advertise needs a fixed port in --listen"),
         ("listen = ':65500'", r"Port 65500 leaves no room for the workers"),
@@ -134,6 +137,13 @@ def test_a_named_file_must_be_there(tmp_path: Path) -> None:
 )
 def test_listening_addresses(listen: str, host: str, port: int) -> None:
     assert load_settings({"listen": listen}).listen == Address(host=host, port=port)
+
+
+def test_metrics_are_off_unless_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings({}).metrics is None
+    monkeypatch.setenv("EDGEPIPE_METRICS", ":27790")
+    assert load_settings({}).metrics == Address(host="", port=27790)
+    assert load_settings({"metrics": "localhost:0"}).metrics == Address(host="127.0.0.1", port=0)
 
 
 def test_workers_take_the_ports_that_follow() -> None:

@@ -526,3 +526,21 @@ def test_nothing_is_left_of_a_cancelled_sequence(state: str) -> None:
     assert (batch._sequences, batch._waiting, batch._slots._taken) == ({}, {}, {})
     assert not batch._prefilling
     assert batch.next() is None
+
+
+def test_who_runs_who_waits_and_whose_token_is_awaited() -> None:
+    def counts() -> tuple[int, int, int]:
+        return state.num_running, state.num_waiting, state.num_in_flight
+
+    state = batching(num_slots=1)
+    admit(state, 7, 6)
+    admit(state, 8, 2)
+    assert counts() == (1, 1, 0)
+    state.next()
+    assert counts() == (1, 1, 0), "the first chunk of two brings no token home"
+    state.next()
+    assert counts() == (1, 1, 1)
+    home(state, 7, 6, last=True)
+    assert counts() == (1, 0, 0)
+    state.cancel(SequenceId(8))
+    assert counts() == (0, 0, 0)

@@ -4,23 +4,26 @@ import asyncio
 import io
 import json
 import logging
+import threading
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
+from edgepipe.agent.duty import Duty
 from edgepipe.obs import logs
 from edgepipe.obs.logs import LogFormat
 
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    root, ours = logging.getLogger(), logging.getLogger("edgepipe")
+    handlers, level, our_level = list(root.handlers), root.level, ours.level
     root.handlers.clear()
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    ours.setLevel(our_level)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 
@@ -67,6 +70,43 @@ def test_other_libraries_come_out_in_the_same_form() -> None:
     structlog.get_logger().info("not shown either")
     (line,) = lines(stream)
     assert line.items() >= {"event": "port 7 closed", "logger": "grpc", "node": "attic"}.items()
+
+
+def test_others_debugging_is_left_out() -> None:
+    stream = io.StringIO()
+    logs.configure(LogFormat.JSON, "debug", stream=stream)
+    logging.getLogger("grpc").debug("polled")
+    structlog.get_logger("edgepipe.test").debug("a step")
+    (line,) = lines(stream)
+    assert (line["event"], line["level"]) == ("a step", "debug")
+
+
+def test_what_is_stamped_stands_in_lines_of_every_thread_and_library() -> None:
+    stream, duty = io.StringIO(), Duty()
+    logs.configure(LogFormat.JSON, "info", stream=stream, stamp=duty.fields, node="attic")
+    log = structlog.get_logger("edgepipe.test")
+    log.info("idle")
+    duty.begin("j1", 2, (3, 5))
+    thread = threading.Thread(target=lambda: logging.getLogger("grpc").warning("of a library"))
+    thread.start()
+    thread.join()
+    duty.step = 7
+    log.info("a step")
+    log.info("an older step", step=6)
+    duty.end()
+    log.info("idle again")
+    names = ("node", "job", "stage", "step")
+    shown = [
+        (line["event"], {name: line[name] for name in names if name in line})
+        for line in lines(stream)
+    ]
+    assert shown == [
+        ("idle", {"node": "attic"}),
+        ("of a library", {"node": "attic", "job": "j1", "stage": 2}),
+        ("a step", {"node": "attic", "job": "j1", "stage": 2, "step": 7}),
+        ("an older step", {"node": "attic", "job": "j1", "stage": 2, "step": 6}),
+        ("idle again", {"node": "attic"}),
+    ]
 
 
 def test_an_exception_is_one_json_line() -> None:
