@@ -137,6 +137,7 @@ def test_who_waits_goes_on_waiting_until_an_agent_is_back_or_the_server_stops(
     assert server.process.wait(timeout=10) == 0
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_done_without_until_it_is_back(
     edgepipe: Edgepipe, small: Path, stack: ExitStack
 ) -> None:
@@ -155,6 +156,7 @@ def test_a_killed_worker_is_done_without_until_it_is_back(
     assert answer(client) == text
 
 
+@pytest.mark.slow
 def test_a_faster_agent_that_appears_is_moved_to(
     edgepipe: Edgepipe, small: Path, stack: ExitStack
 ) -> None:
