@@ -136,8 +136,7 @@ def remove(place: Place, root: Path, *, purge: bool) -> Iterator[Path]:
 def _of_the_agent(place: Place) -> Sequence[Path]:
     """What the agent keeps.
 
-    The home of a user holds what their commands keep too, and whatever else they put there: only
-    what is the agent's by its name goes.
+    The home of a user holds what their commands keep too, and whatever else they put there.
     """
     if place.scope is Scope.SYSTEM:
         return (place.home,)
