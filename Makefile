@@ -10,7 +10,7 @@ STAMP := $(VENV)/.setup
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup lint types test test-all demo demo-train bench bench-train protos
+.PHONY: help setup lint types test test-all demo demo-train bench bench-train compose-test protos
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -62,6 +62,9 @@ bench: $(STAMP)  ## what runtime and links cost against their bounds; what plans
 
 bench-train: $(STAMP)  ## training steps beside torch.distributed.pipelining, on shaped links; as root
 	$(BIN)/python -m bench.train_side_by_side
+
+compose-test: $(STAMP)  ## the image and docker/compose.yaml: ask, lose an agent, get it back, train; needs Docker
+	$(BIN)/python -m bench.compose_test
 
 protos: $(STAMP)  ## write edgepipe/wire/v1 anew from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. \
