@@ -17,6 +17,11 @@ def default_home() -> Path:
     return Path(platformdirs.user_data_dir("edgepipe", appauthor=False))
 
 
+def current_home() -> Path:
+    """EDGEPIPE_HOME, else the platform's place."""
+    return Path(os.environ.get("EDGEPIPE_HOME") or default_home())
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` by `data`, so that a reader, or a crash, sees the old or the new whole."""
     path.parent.mkdir(parents=True, exist_ok=True)

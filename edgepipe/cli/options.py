@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -167,9 +166,9 @@ def check_engine(engine: str, *known: str) -> None:
 
 def home() -> Path:
     """EDGEPIPE_HOME, else the platform's place for an application's data."""
-    from edgepipe.home import default_home
+    from edgepipe.home import current_home
 
-    return Path(os.environ.get("EDGEPIPE_HOME") or default_home())
+    return current_home()
 
 
 def where(

@@ -16,8 +16,7 @@ from edgepipe.cli.tables import plan_table
 from edgepipe.coordinator.background import in_background
 from edgepipe.coordinator.cluster_file import read_cluster_file
 from edgepipe.coordinator.context import context_of
-from edgepipe.coordinator.launch import Where, open_cluster
-from edgepipe.coordinator.planned import plan_for
+from edgepipe.coordinator.launch import Where, plan_model
 from edgepipe.coordinator.planning import How, asked_of, check_cut, for_seconds, make_plan
 from edgepipe.coordinator.prepared import Prepared, prepare
 from edgepipe.core.advice import Advice, advise, plan_document
@@ -86,15 +85,7 @@ async def _plan(
             partial(make_plan, prepared.shape, survey, how, max_positions, progress=bars.searching)
         )
         return found, survey
-    async with open_cluster(where) as roster:
-        planned = await plan_for(
-            prepared,
-            roster,
-            how,
-            max_positions=max_positions,
-            home=where.home,
-            interface=bars,
-        )
+    planned = await plan_model(prepared, where, how, max_positions=max_positions, interface=bars)
     assert planned.surveyed is not None
     for line in unlinked_lines(planned.surveyed.unlinked):
         errors().print(line, style="yellow", markup=False)

@@ -39,12 +39,14 @@ from edgepipe.errors import PlanError, first_of
 class Where:
     """Which machines to use: private agents of this one, or those of a cluster.
 
-    `local_mdns` has the private agents found over mDNS, on loopback, as others are.
+    Without `mdns` only `peers` are asked. `local_mdns` has the private agents found over mDNS, on
+    loopback, as others are.
     """
 
     home: Path
     cluster: str = "default"
     peers: tuple[Address, ...] = ()
+    mdns: bool = True
     local: int | None = None
     threads: int | None = None
     slowdowns: tuple[float, ...] = ()
@@ -63,7 +65,8 @@ async def searching(where: Where) -> AsyncIterator[Search]:
     """Where to look for the nodes; private agents live until it is left."""
     async with AsyncExitStack() as stack:
         if where.local is None:
-            yield Search(cluster=where.cluster, peers=where.peers, hosts=lan_hosts())
+            hosts = lan_hosts() if where.mdns else ()
+            yield Search(cluster=where.cluster, peers=where.peers, hosts=hosts)
         else:
             yield await _start_local(where, where.local, stack)
 
@@ -83,6 +86,21 @@ async def _start_local(where: Where, count: int, stack: AsyncExitStack) -> Searc
     return Search(
         cluster=agents.name, hosts=LOOPBACK_HOSTS, enough=lambda found: len(found) >= count
     )
+
+
+async def plan_model(
+    prepared: Prepared, where: Where, how: How, *, max_positions: int, interface: Planning
+) -> Planned:
+    """Find devices and plan; nothing is deployed. Raises as `plan_for`."""
+    async with open_cluster(where) as roster:
+        return await plan_for(
+            prepared,
+            roster,
+            how,
+            max_positions=max_positions,
+            home=where.home,
+            interface=interface,
+        )
 
 
 async def weight_parts(

@@ -149,6 +149,7 @@ class _LocalAgent:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
+            start_new_session=True,  # a terminal's Ctrl-C is for the command: it ends its agents
         )
         return cls(name=options["--name"], process=process, log=log)
 

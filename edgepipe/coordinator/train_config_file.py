@@ -5,7 +5,7 @@ model, mode, seed, steps, output     [data] [batch] [optimizer] [lora] [run] [pl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,27 @@ def read_train_config(file: Path, settings: Sequence[str] = ()) -> TrainConfig:
 def parse_train_config(text: str, file: Path, settings: Sequence[str] = ()) -> TrainConfig:
     """The same of a file that was read: its paths begin at `file`'s folder. Raises UsageError."""
     return _overridden(parse_toml(file, text.encode(), wanted=_WANTED), settings)
+
+
+def train_config_of(values: Mapping[str, Any]) -> TrainConfig:
+    """The config of what would stand in its file; paths begin at the working folder.
+
+    Raises UsageError.
+    """
+    return _config(Table(file=Path("config"), place="", values=_as_in_toml(values)))
+
+
+def _as_in_toml(value: Any) -> Any:
+    """A program's value as tomllib would have read it."""
+    match value:
+        case Mapping():
+            return {key: _as_in_toml(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_as_in_toml(each) for each in value]
+        case Path():
+            return str(value)
+        case _:
+            return value
 
 
 def _overridden(whole: Table, settings: Sequence[str]) -> TrainConfig:

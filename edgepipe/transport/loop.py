@@ -15,9 +15,14 @@ Result = TypeVar("Result")
 
 if sys.platform == "win32":
     run_loop = asyncio.run
+    new_loop = asyncio.new_event_loop
 else:
     import uvloop
 
     def run_loop(main: Coroutine[Any, Any, Result]) -> Result:
         """Run `main` to its end, as asyncio.run does."""
         return uvloop.run(main)
+
+    def new_loop() -> asyncio.AbstractEventLoop:
+        """A loop for a thread that runs it for ever."""
+        return uvloop.new_event_loop()
