@@ -73,6 +73,7 @@ async def test_nobody_is_told_where_nobody_asks(tmp_path: Path) -> None:
         ("", "0", None),
         ("", "soon", None),
     ],
+    ids=["ours", "unnamed", "of another", "off", "no number"],  # the same in every test process
 )
 def test_how_long_silence_is_borne(pid: str, usec: str, watchdog_s: float | None) -> None:
     environment = {"NOTIFY_SOCKET": "@x", "WATCHDOG_PID": pid, "WATCHDOG_USEC": usec}
