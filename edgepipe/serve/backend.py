@@ -95,6 +95,7 @@ class Backend:
         self.desk.close(_now())
         self.metrics.stages.set(0)
         if had_one and self.ended is None:
+            self.metrics.broken.inc(self.desk.num_running)
             broke = "The pipeline broke, and the server plans anew: ask again."
             self._break(self.desk.running, unavailable(broke, retry_after_s=RETRY_AFTER_S))
 

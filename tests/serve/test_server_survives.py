@@ -93,6 +93,7 @@ def test_a_killed_agent_is_done_without_and_used_again_once_it_is_back(
     assert answer(client) == text
     assert sorted(nodes(server)) == ["ivy", "kay"]
     assert server.metric("edgepipe_stages") == 2
+    assert server.metric("edgepipe_broken_answers_total") == 1
     assert "--stages 3 is given up: 3 stages need 3 devices" in log_of(edgepipe)
 
     start_again(stack, cluster, lea)
