@@ -80,6 +80,7 @@ def test_the_document_has_every_metric_of_an_agent() -> None:
 def test_the_document_has_every_metric_of_a_server() -> None:
     metrics = Metrics(FrontDesk(num_slots=2, max_waiting=1))
     metrics.requests.labels("/v1/models", 200).inc()
+    metrics.replans.labels("lost").inc()
     found = families(metrics.text())
     told = documented("Of a server")
     assert {name: (each.type, labels(each)) for name, each in found.items()} == told

@@ -18,7 +18,7 @@ from on_paper import surveyed
 
 from edgepipe.coordinator.deployment import Deployment
 from edgepipe.coordinator.emulated import HIDDEN_SIZE, emulate, emulated_deployment
-from edgepipe.coordinator.launch import deployment, weight_parts
+from edgepipe.coordinator.launch import deployment, new_job, weight_parts
 from edgepipe.coordinator.leases import LeaseClient
 from edgepipe.coordinator.nodes import Roster, Search, find_nodes
 from edgepipe.coordinator.pipeline import open_pipeline
@@ -188,7 +188,9 @@ async def test_a_truncated_frame(
         job = emulated(roster, "ada", "bob")
         async with held(roster, job) as (ada, bob):
             port = job.stages[0].device.port
-            bob.client.connect((Address(host="127.0.0.1", port=port),), ada.fence, "ada")
+            bob.client.connect(
+                (Address(host="127.0.0.1", port=port),), ada.fence, "ada", upstream_node="ada"
+            )
             hello = Hello(api=API, job=job.job, epoch=1, fence=bob.fence, from_stage=0, credits=4)
             said = await refusal(bob.channel, hello_message(hello), damage(frame(job.job)))
             assert re.search(sentence, said)
@@ -203,7 +205,7 @@ async def test_a_stage_that_ends_first_leaves_no_task_behind(cluster: Cluster) -
     async with found(cluster) as roster, held(roster, emulated(roster, "ada", "bob")) as (_, bob):
         senders = [task for task in asyncio.all_tasks() if "consume_request" in str(task)]
         assert len(senders) == 2
-        bob.client.connect((), 0, "nobody")
+        bob.client.connect((), 0, "nobody", upstream_node="ada")
         assert (await bob.running).reported
         done, _ = await asyncio.wait(
             senders, timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED
@@ -236,7 +238,7 @@ async def test_a_stage_that_runs_out_of_memory(cluster: Cluster, tmp_path: Path)
         how = How(nodes=("cyd", "dan"))
         survey = surveyed(prepared.shape, candidates(roster))
         planned = make_plan(prepared.shape, survey, how, CONTEXT)
-        job = deployment(prepared, planned, roster, parts, how)
+        job = deployment(prepared, planned, roster, parts, how, job=new_job())
         absurd = replace(job, num_slots=1 << 10, max_positions=1 << 22)
         with pytest.raises(StageError, match=r"^(cyd|dan) \(cpu\): its stage failed \(.*memory"):
             async with open_pipeline(absurd, roster.nodes, Silent()):

@@ -120,7 +120,7 @@ def test_a_killed_worker(here: Here, pair: Cluster, tiny: Course, tmp_path: Path
     with long_training(pair, tiny, run) as process:
         worker_of(pair.agents[1]).kill()
         done = finished(process)
-    expect_failed(done, "hal (cpu): its process died or ")
+    expect_failed(done, "hal (cpu)")  # died, or does not answer: what was noticed first
     assert leases(pair) == {}
     wait_until(lambda: all(node.devices for node in profiles(pair).values()))
     expect_goes_on(here, pair, tiny, run)
