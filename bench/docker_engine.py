@@ -1,7 +1,7 @@
 """A Docker engine for tests: the one that runs here, or else one of our own, which root may start.
 
-An engine of our own keeps everything in one folder, and stays out of the host's firewall: networks
-of its containers reach nothing outside, and nothing is left behind.
+An engine of our own keeps everything in one folder. Rules for its networks it does set: where
+bridges are filtered (`bridge-nf-call-iptables`), those of an engine that ran before drop all else.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _dockerd(folder: Path) -> list[str]:
     return [
         "dockerd",
         *(f"--{option}={folder / name}" for option, name in places.items()),
-        *("--bridge=none", "--iptables=false", "--ip6tables=false"),
+        "--bridge=none",
     ]
 
 
