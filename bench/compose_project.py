@@ -61,7 +61,7 @@ class Project:
 
     def logs(self) -> str:
         """The last lines of every service."""
-        return self.compose("logs", "--tail", "30")
+        return self.compose("logs", "--no-color", "--tail", "30")
 
 
 @contextmanager
