@@ -14,7 +14,17 @@ import typer
 from edgepipe.cli import app
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "agents/README.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "agents/README.md",
+    "docker/README.md",
+    "docs/serving.md",
+    "docs/training.md",
+    "docs/troubleshooting.md",
+    "docs/metrics.md",
+)
 FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LEFT_OUT = ("MissingParameter", "NoArgsIsHelpError")
 """An argument, a subcommand: what typer raises, which exports no names for it."""
