@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -63,6 +64,14 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.setattr(service_manager, "_BOOTED", tmp_path)
     return found
+
+
+@pytest.fixture(autouse=True)
+def _unset(edgepipe: Edgepipe) -> Iterator[None]:
+    """The settings of an installed agent would be those of every other in this home."""
+    yield
+    for file in edgepipe.home.glob("agent.toml*"):
+        file.unlink()
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def start_agents(
     cluster = Cluster(edgepipe=edgepipe, name=f"test-{secrets.token_hex(4)}", agents=[])
     processes = [_start(stack, cluster, name, 0, *flags) for name in names]
     agents = [
-        Agent(name=name, port=_port(process), process=process)
+        Agent(name=name, port=_port(cluster, process), process=process)
         for name, process in zip(names, processes, strict=True)
     ]
     return replace(cluster, agents=agents)
@@ -115,7 +115,7 @@ def start_agents(
 def start_again(stack: ExitStack, cluster: Cluster, agent: Agent, *flags: object) -> None:
     """Start an agent that was ended, where it was; wait until it listens."""
     agent.process = _start(stack, cluster, agent.name, agent.port, *flags)
-    assert _port(agent.process) == agent.port
+    assert _port(cluster, agent.process) == agent.port
 
 
 def _start(
@@ -130,9 +130,15 @@ def _start(
     return process
 
 
-def _port(process: subprocess.Popen[str]) -> int:
+def _port(cluster: Cluster, process: subprocess.Popen[str]) -> int:
     assert process.stdout is not None
-    return int(json.loads(process.stdout.readline())["port"])
+    line = process.stdout.readline()
+    assert line, f"code {process.wait()}, and its cluster's log ends so:\n{_log_end(cluster)}"
+    return int(json.loads(line)["port"])
+
+
+def _log_end(cluster: Cluster) -> str:
+    return (cluster.edgepipe.home / f"{cluster.name}.log").read_text()[-2000:]
 
 
 def _end(process: subprocess.Popen[str]) -> None:
