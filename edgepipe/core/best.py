@@ -8,6 +8,7 @@ import numpy as np
 
 from edgepipe.core.costs import cost, rank_of
 from edgepipe.core.problem import Placement, Problem
+from edgepipe.core.resources import Resources, resources_of
 
 
 @dataclass(slots=True, kw_only=True)
@@ -21,6 +22,11 @@ class Best:
     num: int
     worth: float = np.inf
     ranks: dict[Placement, float] = field(default_factory=dict)
+    resources: Resources = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Shared resources are the same for every placement."""
+        self.resources = resources_of(self.problem)
 
     @property
     def first(self) -> float:
@@ -37,7 +43,7 @@ class Best:
         """Take a placement in if it is good enough, and drop the worst where there are too many."""
         if placement in self.ranks:
             return
-        rank = rank_of(self.problem, cost(self.problem, placement))
+        rank = rank_of(self.problem, cost(self.problem, placement, self.resources))
         if rank >= self.limit:
             return
         self.ranks[placement] = rank

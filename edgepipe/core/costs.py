@@ -91,15 +91,20 @@ class Cost:
         return not self.shortages
 
 
-def cost(problem: Problem, placement: Placement) -> Cost:
-    """What the placement costs, also where it does not fit."""
+def cost(problem: Problem, placement: Placement, resources: Resources | None = None) -> Cost:
+    """What the placement costs, also where it does not fit.
+
+    `resources` are the problem's; who costs many placements has them at hand.
+    """
     check_placement(problem, placement)
     devices = [stage.device for stage in placement]
     stages = tuple(stage_s(problem, stage) for stage in placement)
     hops = problem.hop_s()[devices[:-1], devices[1:]]
     back = float(problem.return_s()[devices[-1], devices[0]])
     total = sum(stages) + float(hops.sum()) + back
-    busiest = _bottleneck(problem, placement, stages)
+    if resources is None:
+        resources = resources_of(problem)
+    busiest = _bottleneck(problem, resources, placement, stages)
     inflight: tuple[int, ...] = ()
     if isinstance(problem.goal, Train):
         busiest, inflight = _paced(problem, placement, round_trips(stages, hops.tolist()), busiest)
@@ -124,7 +129,9 @@ def rank_of(problem: Problem, cost: Cost) -> float:
     return float(problem.goal.rank(cost.total_s, cost.bottleneck.seconds)) + cost.update_s
 
 
-def _bottleneck(problem: Problem, placement: Placement, stages: tuple[float, ...]) -> Bottleneck:
+def _bottleneck(
+    problem: Problem, resources: Resources, placement: Placement, stages: tuple[float, ...]
+) -> Bottleneck:
     slowest = int(np.argmax(stages))
     device = problem.devices[placement[slowest].device]
     compute = Bottleneck(
@@ -132,7 +139,6 @@ def _bottleneck(problem: Problem, placement: Placement, stages: tuple[float, ...
         where=device.name,
         seconds=stages[slowest],
     )
-    resources = resources_of(problem)
     loads = loads_of(resources, placement)
     if not loads.size or loads.max() <= compute.seconds:
         return compute

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from edgepipe.core.costs import cost, rank_of
 from edgepipe.core.placing import proportional
 from edgepipe.core.problem import Placement, Problem
+from edgepipe.core.resources import resources_of
 
 
 def guess(problem: Problem) -> tuple[float, Placement] | None:
     """The best of these that fits, with its rank (`costs.rank_of`); None where none does."""
     placed = [proportional(problem, devices) for devices in _choices(problem)]
-    costs = [(cost(problem, each), each) for each in placed]
+    resources = resources_of(problem)
+    costs = [(cost(problem, each, resources), each) for each in placed]
     ranked = [(rank_of(problem, costs), each) for costs, each in costs if costs.fits]
     return min(ranked, key=lambda each: each[0], default=None)
 
