@@ -4,7 +4,8 @@
     bands   |  floor ─ threshold  |    …    |
 
 A pipeline belongs to the band of its busiest stage, single boundary, or stage between two of them.
-What more of them share may be busier still, which only makes it worse.
+What more of them share may be busier still, which only makes it worse. In training it belongs to
+the band of its period.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ NUM_BANDS = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bands:
-    """Ranges of the bottleneck [K]: above the threshold before, up to its own.
+    """Ranges of the bottleneck [K]: from its floor up to its threshold.
 
-    No bottleneck in a band is below its floor.
+    No stage or boundary of a pipeline in a band takes longer than the band's limit.
     """
 
     thresholds: Floats
     floors: Floats
+    limits: Floats
 
 
 class Range(NamedTuple):
@@ -42,36 +44,43 @@ class Range(NamedTuple):
         """How many."""
         return self.high - self.low
 
-    def edges(self) -> Ints:
-        """Where its bands begin and end, about equally many values in each."""
-        num = min(NUM_BANDS, self.size)
+    def edges(self, num_bands: int) -> Ints:
+        """Where so many bands begin and end, about equally many values in each; at least one."""
+        num = min(num_bands, self.size)
         return np.linspace(self.low, self.high, num + 1).round().astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Spectrum:
-    """All values that a bottleneck may have, rising, and the least it may be at each."""
+    """All values that a bottleneck may have, rising: as in `Bands`, each for itself."""
 
     values: Floats
     floors: Floats
+    limits: Floats
 
     @classmethod
     def of(cls, graph: Graph) -> Spectrum:
         """The spectrum of a graph; of one value where the bottleneck is all the same.
 
-        In training a round trip may set the period, to a value between those of the stages.
+        In training a round trip may set the period, to what is between two values of stages; then
+        no stage takes longer than the lower one.
         """
         if not graph.goal.weighs_bottleneck:
-            return cls(values=np.array([np.inf]), floors=np.zeros(1))
+            anything = np.array([np.inf])
+            return cls(values=anything, floors=np.zeros(1), limits=anything)
         stages = graph.stage_s[np.isfinite(graph.stage_s)]
         hops = graph.hop_peak_s[np.isfinite(graph.hop_s)]
         backs = graph.back_peak_s[np.isfinite(graph.back_s)]
         values = np.unique(np.concatenate([stages, hops, backs, graph.middle_peak_s]))
         if graph.depth is None:
-            return cls(values=values, floors=values)
-        return cls(values=np.append(values, np.inf), floors=np.append(0.0, values))
+            return cls(values=values, floors=values, limits=values)
+        twice = np.repeat(values, 2)
+        return cls(values=np.append(twice[1:], np.inf), floors=twice, limits=twice)
 
-    def bands(self, within: Range) -> Bands:
-        """The bands of a range."""
-        edges = within.edges()
-        return Bands(thresholds=self.values[edges[1:] - 1], floors=self.floors[edges[:-1]])
+    def bands(self, within: Range, num_bands: int = NUM_BANDS) -> Bands:
+        """A range in so many bands, fewer where it has fewer values."""
+        edges = within.edges(num_bands)
+        last = edges[1:] - 1
+        return Bands(
+            thresholds=self.values[last], floors=self.floors[edges[:-1]], limits=self.limits[last]
+        )

@@ -9,22 +9,25 @@ width is given up too, and the least bound of these is what remains unproven.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edgepipe.core.begun import Begun, Spans, bit_of, empty, joined, placement_of
 from edgepipe.core.best import Best
+from edgepipe.core.duals import shares
 from edgepipe.core.going import Going, always
 from edgepipe.core.graph import Graph
-from edgepipe.core.horizon import ROUNDING, Horizon, exchange_s
+from edgepipe.core.horizon import Horizon
 from edgepipe.core.problem import Bools, Floats, Ints
+from edgepipe.core.round_trips import ROUNDING, exchange_s
 from edgepipe.core.shared import Shared
 
 _CHUNK_CELLS = 200_000  # of bounds at once: they stay in a core's cache
 _SPARE = 4
 _NONE = np.zeros(0, dtype=np.int64)
+_ALL = slice(None)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,22 +99,29 @@ class Beam:
         total = (begun.total[:, None] + self.horizon.begun[device, start, :, free]).T
         trip = (begun.total[:, None] + self.horizon.begun_trip[device, start, :, free]).T
         peak = np.maximum(begun.peak, self.horizon.bands.floors[:, None])
-        self._wait(begun, trip, peak)
+        self._wait(begun, _ALL, trip, peak)
         bounds: Floats = (self.graph.goal.rank(total, peak) + begun.update).min(axis=0)
         return bounds
 
-    def _wait(self, begun: Begun, trip: Floats, peak: Floats, depth: Floats | None = None) -> None:
-        """Raise `peak` [..., N] to the period that the stages' round trips need, in training.
+    def _wait(
+        self,
+        begun: Begun,
+        at: Ints | slice,
+        trip: Floats,
+        peak: Floats,
+        depth: Floats | None = None,
+    ) -> None:
+        """Raise `peak` [..., X] to the period that the stages' round trips need, in training.
 
-        `trip` [..., N] is that of the first stage; `depth` [..., N] is that of the stage which is
-        being added, if one is.
+        `trip` [..., X] is that of the first stage of those `at` these numbers; `depth` [..., X] is
+        that of the stage which is being added, if one is.
         """
         if self.graph.depth is None or not self.graph.goal.weighs_bottleneck:
             return
         for before, held in zip(begun.before.T, begun.depth.T, strict=True):
-            np.maximum(peak, (trip - before) / held, out=peak)
+            np.maximum(peak, (trip - before[at]) / held[at], out=peak)
         if depth is not None:
-            np.maximum(peak, (trip - begun.total) / depth, out=peak)
+            np.maximum(peak, (trip - begun.total[at]) / depth, out=peak)
 
     def _share(self, spans: Spans, peak: Floats) -> None:
         """Raise `peak` [N] of whole pipelines to what shared memory asks for, in training."""
@@ -181,7 +191,7 @@ class Beam:
         loads = begun.loads + graph.back_loads[device, first]
         busy = np.maximum(graph.back_peak_s[device, first], loads.max(axis=1, initial=0.0))
         peak = np.maximum(spans.peak[-1], busy)
-        self._wait(begun, spans.total[-1], peak, spans.depth[-1])
+        self._wait(begun, _ALL, spans.total[-1], peak, spans.depth[-1])
         self._share(spans, peak)
         total = spans.total[-1] + graph.back_s[device, first]
         rank = graph.goal.rank(total, peak) + spans.update[-1]
@@ -190,10 +200,13 @@ class Beam:
                 break
             self.best.offer(placement_of(begun.path[index], device, graph.num_layers))
 
-    def bounds_by_band(self) -> Floats:
-        """What any pipeline of two stages or more costs at least, for each band [K]."""
+    def bounds_by_band(self, firsts: Sequence[int] = ()) -> Floats:
+        """What any pipeline of two stages or more costs at least, for each band [K].
+
+        Of those that begin on one of `firsts`, where some are given.
+        """
         bounds = np.full(len(self.horizon.bands.floors), np.inf)
-        for device in self.horizon.firsts:
+        for device in firsts or self.horizon.firsts:
             begun = empty(self.graph)
             free = self.horizon.free(begun.used | bit_of(device))
             found = self._bounds(begun, device, self._spans(begun, device), free)
@@ -208,18 +221,24 @@ class Beam:
         for table, resource in zip(horizon.loads, horizon.load_ids, strict=True):
             loads = begun.loads[:, resource] + table[device, :-1][..., free]
             np.maximum(peak, loads, out=peak)
-        trip = spans.total[:-1, None] + horizon.trip[device, :-1][..., free]
-        self._wait(begun, trip, peak, spans.depth[:-1, None])
         bounds: Floats = goal.rank(total, peak) + spans.update[:-1, None]
+        end, band, at = cells = np.nonzero(bounds < self._limit)
+        place = (device, end, band, free[at])
+        total, peak = total[cells], peak[cells]
+        if horizon.dual is not None:
+            used = begun.used[at] | bit_of(device)
+            left = shares(self.graph, self.graph.memory.rooms - spans.taken[end, at])
+            rest = horizon.dual.bounds(used, left, (end, device, band))
+            np.maximum(total, spans.total[end, at] + rest, out=total)
+        trip = spans.total[end, at] + horizon.trip[place]
         if len(self.graph.memory.rooms):
-            cells = np.nonzero(bounds < self._limit)
-            place = (device, cells[0], cells[1], free[cells[2]])
             shared = Shared.of(self.graph, horizon, spans, cells, place=place)
-            total, peak = shared.total(total[cells]), peak[cells]
-            trip = np.maximum(trip[cells], total - exchange_s(self.graph, horizon.firsts[0]))
-            self._wait(begun.at(cells[2]), trip, peak, spans.depth[cells[0], cells[2]])
+            total = shared.total(total)
+            np.maximum(trip, total - exchange_s(self.graph, horizon.firsts), out=trip)
+        self._wait(begun, at, trip, peak, spans.depth[end, at])
+        if len(self.graph.memory.rooms):
             shared.wait(trip, peak)
-            bounds[cells] = goal.rank(total, peak) + spans.update[cells[0], cells[2]]
+        bounds[cells] = goal.rank(total, peak) + spans.update[end, at]
         return bounds
 
     def _kept(self, parts: Iterable[Begun]) -> Begun:

@@ -6,18 +6,18 @@ each setting ─▶ search ─▶ the best 32 of all ─┐
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgepipe.core.costs import Cost, cost, rank_of
+from edgepipe.core.costs import cost
 from edgepipe.core.going import Going, always
 from edgepipe.core.guessing import guess
 from edgepipe.core.outcome import Outcome, play, refine
 from edgepipe.core.posing import Asked, Case, pose
 from edgepipe.core.problem import Placement, Problem
-from edgepipe.core.search import Solution, search
+from edgepipe.core.search import Search
 from edgepipe.core.setting import settings_of
 
 NUM_SIMULATED = 32
@@ -59,36 +59,72 @@ def find(
 ) -> Searched:
     """Search every case for the `num_best` best placements of all, of those close to the best.
 
-    What one case has found tells the others what is not worth finding, so the case whose guess is
-    best comes first. `max_expansions` is for each case, `going` for all of them.
+    What one case has found tells the others what is not worth finding. The next step is always in
+    the case where most may be left; of those not begun, the one whose guess is best comes first.
+    `max_expansions` is for each case, `going` for all of them.
     """
     ranking = _Ranking(asked=asked, num=num_best)
     for case in cases:
         ranking.offer_guess(case, wanted=going() or not ranking.ranked)
-    promising = sorted(range(len(cases)), key=lambda at: ranking.guessed[at])
-    bound, gap = np.inf, 0.0
-    for done, case in enumerate(cases[at] for at in promising):
-        progress(done, len(cases))
-        weight = case.setting.weight(asked.work)
-        worth = ranking.worth / weight
-        solution = search(
-            case.problem,
-            num_best=num_best,
-            max_expansions=max_expansions,
-            worth=worth,
-            going=going,
+    runs = [
+        _Run(
+            case=cases[at],
+            weight=cases[at].setting.weight(asked.work),
+            search=Search.of(
+                cases[at].problem, num_best=num_best, max_expansions=max_expansions, going=going
+            ),
         )
-        ranking.offer(case, [(found.cost, found.placement) for found in solution.found])
-        bound = min(bound, _bound(solution, case, worth) * weight)
-        gap = max(gap, solution.gap)
-    progress(len(cases), len(cases))
-    if 0 < ranking.best < np.inf:
-        gap = float(1 - bound / ranking.best)
+        for at in sorted(range(len(cases)), key=lambda at: ranking.guessed[at])
+    ]
+    told = 0
+    progress(told, len(cases))
+    while going():
+        unfinished = [run for run in runs if run.limited(ranking.worth)]
+        told = _tell(progress, told, len(cases) - len(unfinished), len(cases))
+        if not unfinished:
+            break
+        run = min(unfinished, key=lambda run: run.left)
+        for other in runs:
+            if other is not run:
+                other.search.held = None  # tables of several cases may be too large
+        run.search.step()
+        ranking.offer(run.case, run.search.best.ranks)
+    _tell(progress, told, len(cases), len(cases))
+    left = min((run.left for run in runs), default=np.inf)
+    gap = 0.0
+    if left < ranking.best:
+        gap = float(1 - left / ranking.best) if np.isfinite(ranking.best) else 1.0
     return Searched(
         cases=tuple(cases),
         candidates=ranking.candidates,
         gap=gap if gap > _ROUNDING else 0.0,
     )
+
+
+def _tell(progress: Progress, told: int, done: int, total: int) -> int:
+    """Tell of every setting that is done since."""
+    for each in range(told + 1, done + 1):
+        progress(each, total)
+    return max(told, done)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Run:
+    """A case's search; `weight` makes its ranks those of one unit."""
+
+    case: Case
+    weight: float
+    search: Search
+
+    @property
+    def left(self) -> float:
+        """Nothing that is not yet found ranks below it, or below what is worth finding."""
+        return self.search.left * self.weight
+
+    def limited(self, worth: float) -> bool:
+        """Look for no more than what ranks below `worth`; whether there may be such."""
+        self.search.best.worth = min(self.search.best.worth, worth / self.weight)
+        return self.search.open
 
 
 @dataclass(slots=True, kw_only=True)
@@ -125,27 +161,18 @@ class _Ranking:
             self.guessed[-1] = rank * case.setting.weight(self.asked.work)
             self._add([(self.guessed[-1], case, placement)])
 
-    def offer(self, case: Case, found: Iterable[tuple[Cost, Placement]]) -> None:
+    def offer(self, case: Case, ranks: Mapping[Placement, float]) -> None:
         """Take in what was found in a case."""
         weight = case.setting.weight(self.asked.work)
         known = {placement for _, other, placement in self.ranked if other is case}
         self._add(
-            (weight * rank_of(case.problem, costs), case, placement)
-            for costs, placement in found
+            (weight * rank, case, placement)
+            for placement, rank in ranks.items()
             if placement not in known
         )
 
     def _add(self, ranked: Iterable[tuple[float, Case, Placement]]) -> None:
         self.ranked = sorted([*self.ranked, *ranked], key=lambda each: each[0])[: self.num]
-
-
-def _bound(solution: Solution, case: Case, worth: float) -> float:
-    """No placement of the case has a lower figure, unless it is not below `worth`."""
-    if solution.found:
-        return rank_of(case.problem, solution.found[0].cost) * (1 - solution.gap)
-    if solution.proven:
-        return worth
-    return worth * (1 - solution.gap) if np.isfinite(worth) else 0.0
 
 
 def best_of(asked: Asked, candidates: Iterable[tuple[Case, Placement]]) -> Outcome | None:

@@ -32,6 +32,10 @@ class Latency:
 
     rank = seconds
 
+    def total_s(self, seconds: float, bottleneck_s: Any) -> Any:
+        """The total that comes to these seconds with the bottleneck; an array of its shape."""
+        return np.full_like(bottleneck_s, seconds)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
@@ -60,6 +64,10 @@ class Throughput:
         """
         return self.seconds(total_s, bottleneck_s) + _TIE * (total_s + bottleneck_s)
 
+    def total_s(self, seconds: float, bottleneck_s: Any) -> Any:
+        """The total that comes to these seconds with the bottleneck; none where that is worse."""
+        return np.where(bottleneck_s < seconds, seconds * self.num_groups, 0.0)
+
     def tokens_per_s(self, seconds: float) -> float:
         """Of all groups together: `g · min(1 / bottleneck, G / total)`."""
         return self.group_size / seconds
@@ -82,6 +90,10 @@ class Prefill:
 
     rank = seconds
 
+    def total_s(self, seconds: float, bottleneck_s: Any) -> Any:
+        """The total that comes to these seconds with the bottleneck."""
+        return seconds - self.seconds(0.0, bottleneck_s)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Train:
@@ -103,6 +115,10 @@ class Train:
         return total_s + (self.num_microbatches - 1) * bottleneck_s + self.fixed_s
 
     rank = seconds
+
+    def total_s(self, seconds: float, bottleneck_s: Any) -> Any:
+        """The total that comes to these seconds with the bottleneck."""
+        return seconds - self.seconds(0.0, bottleneck_s)
 
 
 Goal = Latency | Throughput | Prefill | Train

@@ -1,12 +1,13 @@
 """What the rest of a pipeline costs at least: tables from the last stage backwards.
 
 Every table (edgepipe.core.steps) is made once per band: with only those stages and boundaries
-whose time is at most the band's threshold. Time, the load of each shared resource, and what is
+whose time is at most the band's limit. Time, the load of each shared resource, and what is
 taken of shared memory are minimised each on its own, so that together they bound a placement;
 in a refined horizon time is minimised together with memory, at a few prices (edgepipe.core.prices).
 
 The free devices are kept track of one by one as far as the tables stay small; beyond that, a
-device may be used again, which bounds from below too, less tightly.
+device may be used again, which bounds from below too, less tightly; prices on devices
+(edgepipe.core.duals) make up for some of it.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgepipe.core.bands import Bands
+from edgepipe.core.duals import Dual
 from edgepipe.core.graph import Graph
 from edgepipe.core.prices import priced, prices_of
-from edgepipe.core.problem import Floats, Ints
-from edgepipe.core.steps import Steps, steps_of
+from edgepipe.core.problem import Bools, Floats, Ints
+from edgepipe.core.round_trips import claims_of, exchange_s, longest_s
+from edgepipe.core.steps import Steps, backs_s, only_first, steps_of
 
-ROUNDING = 1e-12  # sums in another order may differ by so much; relative
-WHOLE = 1e-9  # so much above a whole number of periods is still that, as in costs; relative
 _TABLE_CELLS = 1.5e8  # additions per table: a fraction of a second
 
 
@@ -43,7 +44,8 @@ class Horizon:
     it has ended one; `begun_trip` and `trip` the same without the way back. `loads` holds a table
     like `total` for each resource in `load_ids`, `claims` one for each kind of shared memory, and
     `priced` one for prices of it, where it is `refined`. Axis A has a place for every set of
-    tracked devices, as bits in the order of `tracked`.
+    tracked devices, as bits in the order of `tracked`. Only `possible` stages [D, L, L, K] are in
+    the tables, where some are ruled out.
     """
 
     firsts: tuple[int, ...]
@@ -58,6 +60,8 @@ class Horizon:
     trip: Floats
     priced: tuple[Priced, ...] = ()
     refined: bool = False
+    dual: Dual | None = None
+    possible: Bools | None = None
 
     def free(self, used: Ints) -> Ints:
         """Places on axis A of the devices that are left by these, as bits by device."""
@@ -65,38 +69,44 @@ class Horizon:
 
 
 def horizon_of(
-    graph: Graph, firsts: Sequence[int], bands: Bands, *, tracking: bool = True
+    graph: Graph,
+    firsts: Sequence[int],
+    bands: Bands,
+    *,
+    tracking: bool = True,
+    dual: Dual | None = None,
+    possible: Bools | None = None,
 ) -> Horizon:
-    """The tables for pipelines that begin on one of `firsts`, which share their way back.
+    """The tables for pipelines that begin on one of `firsts`, each with the shortest way back.
 
     Without `tracking` any device may be used again: tables that are quickly made, and bound less.
+    A `dual` bounds besides, and only `possible` stages [D, L, L, K] are looked at.
     """
-    first, tracked = firsts[0], _tracked(graph, firsts, len(bands.thresholds)) if tracking else ()
-    steps = steps_of(graph, firsts, bands, tracked)
-    begun, total = steps.tables(
-        graph.stage_s, graph.hop_s, graph.back_s[:, first], _longest_s(graph, bands, first)
-    )
-    away_s = exchange_s(graph, first)
+    tracked = _tracked(graph, firsts, len(bands.thresholds)) if tracking else ()
+    steps, back_s = steps_of(graph, firsts, bands, tracked, possible), backs_s(graph, firsts)
+    begun, total = steps.tables(graph.stage_s, graph.hop_s, back_s, longest_s(graph, bands, firsts))
+    away_s = exchange_s(graph, firsts)
     load_ids = _relevant_loads(graph, bands, firsts, total) if graph.goal.weighs_bottleneck else ()
+    back_loads = graph.back_loads[:, firsts].min(axis=1)
     no_stage, no_hop = np.zeros_like(graph.stage_s), np.zeros_like(graph.hop_s)
     return Horizon(
         firsts=tuple(firsts),
         bands=bands,
         tracked=tracked,
+        dual=dual,
+        possible=possible,
         load_ids=load_ids,
         begun=begun,
         total=total,
         begun_trip=begun - away_s,
         trip=total - away_s,
         loads=tuple(
-            _finite(
-                steps.tables(no_stage, graph.hop_loads[:, :, i], graph.back_loads[:, first, i])[1]
-            )
+            _finite(steps.tables(no_stage, graph.hop_loads[:, :, i], back_loads[:, i])[1])
             for i in load_ids
         ),
         claims=tuple(
             _finite(steps.tables(one, no_hop, no_hop[:, 0])[1])
-            for one in _claims(graph, bands, total - away_s)
+            for one in claims_of(graph, bands, total - away_s)
         ),
     )
 
@@ -108,8 +118,8 @@ def refined(graph: Graph, horizon: Horizon) -> Horizon:
     """
     if horizon.refined:
         return horizon
-    steps = steps_of(graph, horizon.firsts, horizon.bands, horizon.tracked)
-    back = graph.back_s[:, horizon.firsts[0]]
+    steps = steps_of(graph, horizon.firsts, horizon.bands, horizon.tracked, horizon.possible)
+    back = backs_s(graph, horizon.firsts)
     prices = prices_of(graph, horizon.bands) if horizon.claims else []
     begun_trip, trip = _trips(graph, horizon, steps)
     return replace(
@@ -126,51 +136,10 @@ def refined(graph: Graph, horizon: Horizon) -> Horizon:
 
 def _trips(graph: Graph, horizon: Horizon, steps: Steps) -> tuple[Floats, Floats]:
     """Tables of round trips: made anew in training, where the way back takes time."""
-    first = horizon.firsts[0]
-    if graph.depth is None or not exchange_s(graph, first):
+    if graph.depth is None or not exchange_s(graph, horizon.firsts):
         return horizon.begun_trip, horizon.trip
-    back = np.where(np.isfinite(graph.back_s[:, first]), 0.0, np.inf)
-    return steps.tables(graph.stage_s, graph.hop_s, back, _longest_s(graph, horizon.bands))
-
-
-def _longest_s(graph: Graph, bands: Bands, first: int | None = None) -> Floats | None:
-    """What a round trip from a stage on may take at most in training [D, L, L, K].
-
-    With K microbatches in flight it is no longer than K periods. With the way back to a `first`
-    device, which is no part of a round trip, so much more.
-    """
-    if graph.depth is None:
-        return None
-    back_s = 0.0 if first is None else exchange_s(graph, first)
-    return graph.depth[..., None] * bands.thresholds * (1 + ROUNDING) + back_s
-
-
-def _claims(graph: Graph, bands: Bands, trip: Floats) -> Floats:
-    """What stages claim at least of shared memory in each band [C, D, L, L, K].
-
-    A round trip from a stage on needs as many microbatches in flight there as it takes periods,
-    which are no longer than the band's threshold.
-    """
-    memory = graph.memory
-    claims = np.repeat(memory.claims[..., None], len(bands.thresholds), axis=-1)
-    if not memory.kept.any():
-        return claims
-    trips = graph.stage_s[..., None] + trip.min(axis=-1)[:, None]
-    periods = np.divide(
-        np.where(np.isfinite(trips), trips, 0.0),
-        bands.thresholds,
-        out=np.zeros_like(trips),
-        where=bands.thresholds > 0,
-    )
-    more = np.maximum(np.ceil(periods * (1 - WHOLE)) - 1, 0.0)
-    claims += memory.kept[..., None] * more
-    return claims
-
-
-def exchange_s(graph: Graph, first: int) -> float:
-    """The most that the way back to the first device may take."""
-    back = graph.back_s[:, first]
-    return float(back[np.isfinite(back)].max(initial=0.0))
+    back = np.where(np.isfinite(graph.back_s[:, horizon.firsts]).any(axis=1), 0.0, np.inf)
+    return steps.tables(graph.stage_s, graph.hop_s, back, longest_s(graph, horizon.bands))
 
 
 def _finite(table: Floats) -> Floats:
@@ -195,7 +164,7 @@ def _relevant_loads(
 
 def _tracked(graph: Graph, firsts: Sequence[int], num_bands: int) -> tuple[int, ...]:
     """The devices whose use is kept track of: all that may follow, or the fastest of many."""
-    devices = [d for d in range(graph.num_devices) if not (graph.goes_back and d in firsts)]
+    devices = [d for d in range(graph.num_devices) if d not in only_first(graph, firsts)]
     cells = graph.num_devices * graph.num_layers**2 / 2 * num_bands
     most = max(1, int(np.log2(_TABLE_CELLS / cells + 1)))
     fastest = sorted(devices, key=lambda d: float(np.diagonal(graph.stage_s[d], 1).min()))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgepipe.core.bands import NUM_BANDS, Range
+from edgepipe.core.bands import Range
 from edgepipe.core.problem import Floats
 
 _SHRUNK = 0.75
@@ -35,11 +35,11 @@ class Look:
         bands = np.flatnonzero(self.bounds < limit)
         if not bands.size:
             return None
-        edges = self.within.edges()
+        edges = self.within.edges(len(self.bounds))
         return Range(int(edges[bands[0]]), int(edges[bands[-1] + 1]))
 
     def shrinks(self, limit: float) -> bool:
         """The bands could be cut finer, in a range that is worth it."""
         useful = self.useful(limit)
-        finer = self.within.size > NUM_BANDS
+        finer = self.within.size > len(self.bounds)
         return useful is None or (finer and useful.size <= _SHRUNK * self.within.size)

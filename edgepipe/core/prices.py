@@ -22,7 +22,7 @@ _SHARES = (0.25, 0.5, 1.0)
 
 def prices_of(graph: Graph, bands: Bands) -> list[Floats]:
     """Prices to try for a layer of shared memory, in seconds in each band [K]."""
-    dearest = np.array([_dearest_s(graph, float(limit)) for limit in bands.thresholds])
+    dearest = np.array([_dearest_s(graph, float(limit)) for limit in bands.limits])
     return [share * dearest for share in _SHARES]
 
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from edgepipe.core.begun import Spans
 from edgepipe.core.graph import Graph
-from edgepipe.core.horizon import WHOLE, Horizon
+from edgepipe.core.horizon import Horizon
 from edgepipe.core.problem import Floats, Ints
+from edgepipe.core.round_trips import WHOLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

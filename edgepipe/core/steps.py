@@ -51,37 +51,55 @@ class Steps:
         ended[:, -1, :, self.ends] = np.where(self.backs, back[:, None], np.inf)
         begun = np.full_like(ended, np.inf)
         room = np.empty((num_places, num_bands, len(self.ends)))
+        may: Bools = np.any(np.isfinite(stages), axis=-1)
+        nearest, beyond = may.argmax(axis=2), num_places - may[..., ::-1].argmax(axis=2)
+        begins: Bools = np.any(may, axis=2)
+        arrives: Bools = np.any(may, axis=1)
         for place in range(num_places - 2, 0, -1):
-            for device in range(num_devices):
-                rest = room[place + 1 :]
-                np.add(
-                    ended[device, place + 1 :],
-                    stages[device, place, place + 1 :, :, None],
-                    out=rest,
-                )
+            for device in np.flatnonzero(begins[:, place]):
+                ends = slice(nearest[device, place], beyond[device, place])
+                rest = room[ends]
+                np.add(ended[device, ends], stages[device, place, ends, :, None], out=rest)
                 if longest is not None:
-                    rest[rest > longest[device, place, place + 1 :, :, None]] = np.inf
+                    rest[rest > longest[device, place, ends, :, None]] = np.inf
                 rest.min(axis=0, out=begun[device, place])
-            self._hop(hops, begun[:, place], ended[:, place])
+            senders = np.flatnonzero(arrives[:, place])
+            if len(senders):
+                ended[senders, place] = self._hop(hops[senders], begun[:, place], begins[:, place])
         return begun, ended
 
-    def _hop(self, hops: Floats, begun: Floats, ended: Floats) -> None:
-        """Lower `ended` [D, K, A] to what hopping to a stage that was begun costs."""
+    def _hop(self, hops: Floats, begun: Floats, begins: Bools) -> Floats:
+        """What is left after stages [D', K, A] that hop to one that is begun on a device."""
+        ended = np.full((len(hops), *begun.shape[1:]), np.inf)
         for device in self.untracked:
-            np.minimum(ended, begun[device] + hops[:, device, :, None], out=ended)
+            if begins[device]:
+                np.minimum(ended, begun[device] + hops[:, device, :, None], out=ended)
+        sets, each = np.arange(len(self.ends)), np.empty_like(ended)
         for place, device in enumerate(self.tracked):
-            halves = (len(self.ends) >> place + 1, 2, 1 << place)  # sets without and with it
-            without = begun[device].reshape(-1, *halves)[:, :, 0]
-            having = ended.reshape(*ended.shape[:2], *halves)[..., 1, :]
-            np.minimum(having, without + hops[:, device, :, None, None], out=having)
+            if begins[device]:
+                having = sets >> place & 1 == 1
+                without = np.where(having, begun[device][:, sets ^ 1 << place], np.inf)
+                np.minimum(ended, np.add(without, hops[:, device, :, None], out=each), out=ended)
+        return ended
 
 
-def steps_of(graph: Graph, firsts: Sequence[int], bands: Bands, tracked: tuple[int, ...]) -> Steps:
-    """The steps of pipelines that begin on one of `firsts`."""
-    limits, first = bands.thresholds, firsts[0]
-    inner = set(range(graph.num_devices)) - (set(firsts) if graph.goes_back else set())
-    stage, hop, back = graph.stage_s, graph.hop_s, graph.back_s[:, first]
+def steps_of(
+    graph: Graph,
+    firsts: Sequence[int],
+    bands: Bands,
+    tracked: tuple[int, ...],
+    possible: Bools | None = None,
+) -> Steps:
+    """The steps of pipelines that begin on one of `firsts`; of stages [D, L, L, K] `possible`."""
+    limits = bands.limits
+    inner = set(range(graph.num_devices)) - set(only_first(graph, firsts))
+    stage, hop, back = graph.stage_s, graph.hop_s, graph.back_s[:, firsts]
+    backs: Bools = np.any(
+        (graph.back_peak_s[:, firsts, None] <= limits) & np.isfinite(back)[..., None], axis=1
+    )
     stages = (stage[..., None] <= limits) & np.isfinite(stage)[..., None]
+    if possible is not None:
+        stages &= possible
     # A stage that neither begins nor ends the model has a boundary on either side.
     stages[:, 1:, :-1] &= graph.middle_peak_s[:, None, None, None] <= limits
     return Steps(
@@ -89,9 +107,23 @@ def steps_of(graph: Graph, firsts: Sequence[int], bands: Bands, tracked: tuple[i
         untracked=tuple(sorted(inner - set(tracked))),
         stages=stages,
         hops=(graph.hop_peak_s[..., None] <= limits) & np.isfinite(hop)[..., None],
-        backs=(graph.back_peak_s[:, first, None] <= limits) & np.isfinite(back)[..., None],
+        backs=backs,
         ends=_ends(graph, tracked, len(inner)),
     )
+
+
+def only_first(graph: Graph, firsts: Sequence[int]) -> Sequence[int]:
+    """The device that can only be the first one; none where it may be one of several."""
+    return firsts if graph.goes_back and len(firsts) == 1 else ()
+
+
+def backs_s(graph: Graph, firsts: Sequence[int]) -> Floats:
+    """Seconds of the shortest way back from another device to one of `firsts` [D]."""
+    backs = graph.back_s[:, firsts]
+    if len(firsts) > 1:
+        backs[firsts, np.arange(len(firsts))] = np.inf
+    shortest: Floats = backs.min(axis=1)
+    return shortest
 
 
 def _ends(graph: Graph, tracked: Sequence[int], num_inner: int) -> Bools:
