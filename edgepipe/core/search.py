@@ -36,9 +36,9 @@ from edgepipe.core.round_trips import WHOLE
 _FIRST_WIDTH = 128
 _WIDER = 8
 _OVERVIEW_WIDTH = 64
-_ROUNDS = 60
+_MOST_ROUNDS = 60
 _FEW_ROUNDS = 20
-"""Of a look, whose prices begin where the overview's ended."""
+"""Of prices; the fewer devices, the fewer prices there are to find."""
 _FEW_BANDS = 6
 """Of a first look, which is to find good placements and to close what is quickly closed."""
 _MUCH = 0.9
@@ -185,7 +185,7 @@ class Search:
         while True:
             before, within = self.best.limit, Range(0, self._num_useful())
             bands = self.spectrum.bands(within)
-            priced = self._priced(firsts, bands, _ROUNDS)
+            priced = self._priced(firsts, bands, min(_MOST_ROUNDS, 4 * self.graph.num_devices))
             self.prices = priced.dual.prices
             if not (priced.bounds < before).any():
                 return []
@@ -279,7 +279,8 @@ class Search:
             bands = self.spectrum.bands(
                 within, _FEW_BANDS if look.width == _FIRST_WIDTH else NUM_BANDS
             )
-            priced = self._priced(look.firsts, bands, _FEW_ROUNDS)
+            rounds = min(_FEW_ROUNDS, self.graph.num_devices)  # from the overview's prices on
+            priced = self._priced(look.firsts, bands, rounds)
             look = replace(look, within=within, bounds=priced.bounds)
             if not look.shrinks(self.best.limit) and look.useful(self.best.limit) is not None:
                 return priced, within
