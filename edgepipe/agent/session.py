@@ -23,12 +23,14 @@ from edgepipe.agent.role import Depths, Role
 from edgepipe.agent.training import Training
 from edgepipe.core.api import check_api
 from edgepipe.engine.base import Loaded, Progress
-from edgepipe.errors import EdgepipeError, StageError, WireError, first_of
+from edgepipe.errors import EdgepipeError, StageError, StageLost, WireError, first_of
 from edgepipe.wire.v1 import stage_pb2
 
 MAX_PENDING_EVENTS = 4096
 PROGRESS_STEP_BYTES = 16 << 20
 MAX_REASON_CHARS = 300
+END_GRACE_S = 0.1
+"""A neighbour that hangs up may have heard of the job's end before we do: that is no fault."""
 
 _log = structlog.get_logger(__name__)
 
@@ -178,7 +180,11 @@ class Session:
         self._role = role
         self._put(stage_pb2.Event(connected=connected))
         _log.info("stage connected", upstream=neighbours.upstream, downstream=neighbours.downstream)
-        await role.run()
+        try:
+            await role.run()
+        except StageLost:
+            await asyncio.sleep(END_GRACE_S)
+            raise
 
     @property
     def loaded(self) -> Loaded | None:
