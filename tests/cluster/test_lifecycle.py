@@ -27,7 +27,7 @@ from edgepipe.discovery.peers import parse_peers
 from edgepipe.errors import LeaseHeld
 
 DEADLINE_S = 60
-GONE_WITHIN_S = 12
+GONE_WITHIN_S = 5
 TOLD_WITHIN_S = 2
 TTL_S = 3
 
