@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cluster.conftest import Edgepipe, _end, _port
+from cluster.conftest import Edgepipe, end, port_of
 
 from edgepipe.agent.configuration import load_settings
 from edgepipe.agent.service.config import config_text
@@ -67,7 +67,7 @@ def started(edgepipe: Edgepipe, place: Place, name: str) -> Iterator[subprocess.
     try:
         yield process
     finally:
-        _end(process)
+        end(process)
 
 
 def test_each_units_command_starts_an_agent(edgepipe: Edgepipe, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_each_units_command_starts_an_agent(edgepipe: Edgepipe, tmp_path: Path) 
             for name, place in zip(names, places(tmp_path).values(), strict=True)
         ]
         for process in processes:
-            assert _port(process) > 0
+            assert port_of(process) > 0
         for process in processes:
             process.terminate()
         assert [process.wait(STOP_S) for process in processes] == [0, 0, 0]

@@ -61,10 +61,10 @@ def small(session_home: Path) -> Path:
     return write_small(session_home / "models-of-programs" / "small")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pair(edgepipe: Edgepipe) -> Iterator[Cluster]:
     with ExitStack() as stack:
-        yield start_agents(stack, edgepipe, ["ivy", "joe"])
+        yield start_agents(stack, edgepipe, ["jan", "joe"])
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def test_nodes_and_plan_are_those_of_the_commands(
         small=str(small),
         exact=EXACT,
     )
-    assert found["nodes"] == [["ivy", "alive"], ["joe", "alive"]]
+    assert found["nodes"] == [["jan", "alive"], ["joe", "alive"]]
     said = pair.run("plan", small, *FLAGS, "--json").json
     assert said.keys() == found["plan"].keys()
     assert [stage["layers"] for stage in said["stages"]] == [[0, 2], [2, 4]]
@@ -61,7 +61,7 @@ def test_nodes_and_plan_are_those_of_the_commands(
     assert found["stages"] == [stage["node"] for stage in said["stages"]]
     assert found["tokens_per_s"] > 0
     lines = found["text"].splitlines()
-    assert [line.split("  ")[1] for line in lines[:2]] == ["ivy (cpu)", "joe (cpu)"]
+    assert [line.split("  ")[1] for line in lines[:2]] == ["jan (cpu)", "joe (cpu)"]
     assert "small: 4 layers in 2 stages, manual split, float32, 1 slot of 4096 tokens" in lines[2]
     assert lines[3].startswith("predicted: ")
 

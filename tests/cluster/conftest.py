@@ -106,7 +106,7 @@ def start_agents(
     cluster = Cluster(edgepipe=edgepipe, name=f"test-{secrets.token_hex(4)}", agents=[])
     processes = [_start(stack, cluster, name, 0, *flags) for name in names]
     agents = [
-        Agent(name=name, port=_port(cluster, process), process=process)
+        Agent(name=name, port=port_of(process, log=_log(cluster)), process=process)
         for name, process in zip(names, processes, strict=True)
     ]
     return replace(cluster, agents=agents)
@@ -115,33 +115,37 @@ def start_agents(
 def start_again(stack: ExitStack, cluster: Cluster, agent: Agent, *flags: object) -> None:
     """Start an agent that was ended, where it was; wait until it listens."""
     agent.process = _start(stack, cluster, agent.name, agent.port, *flags)
-    assert _port(cluster, agent.process) == agent.port
+    assert port_of(agent.process, log=_log(cluster)) == agent.port
 
 
 def _start(
     stack: ExitStack, cluster: Cluster, name: str, port: int, *flags: object
 ) -> subprocess.Popen[str]:
     edgepipe = cluster.edgepipe
-    log = stack.enter_context((edgepipe.home / f"{cluster.name}.log").open("a"))
+    log = stack.enter_context(_log(cluster).open("a"))
     listen = ("--listen", f"127.0.0.1:{port}", "--device", "cpu", "--threads", 1, "--no-mdns")
     words = ("agent", *listen, "--cluster", cluster.name, "--name", name, *flags)
     process = edgepipe.popen(*words, stderr=log)
-    stack.callback(_end, process)
+    stack.callback(end, process)
     return process
 
 
-def _port(cluster: Cluster, process: subprocess.Popen[str]) -> int:
+def port_of(process: subprocess.Popen[str], *, log: Path | None = None) -> int:
+    """Where an agent listens, once it does; one that ended instead shows its log's last words."""
     assert process.stdout is not None
     line = process.stdout.readline()
-    assert line, f"code {process.wait()}, and its cluster's log ends so:\n{_log_end(cluster)}"
+    if not line:
+        words = log.read_text()[-2000:] if log else "in the test's own errors"
+        pytest.fail(f"The agent ended with code {process.wait()}, and its log so:\n{words}")
     return int(json.loads(line)["port"])
 
 
-def _log_end(cluster: Cluster) -> str:
-    return (cluster.edgepipe.home / f"{cluster.name}.log").read_text()[-2000:]
+def _log(cluster: Cluster) -> Path:
+    """What its agents say, all of them."""
+    return cluster.edgepipe.home / f"{cluster.name}.log"
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def end(process: subprocess.Popen[str]) -> None:
     process.terminate()
     try:
         process.wait(timeout=20)
