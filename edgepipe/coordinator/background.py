@@ -1,12 +1,12 @@
-"""Long computations beside the event loop, which nobody who gives up has to wait for."""
+"""What a cancellation leaves alone: long computations, and steps that are whole or not at all."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
@@ -28,6 +28,15 @@ async def in_background(work: Callable[[], Result]) -> Result:
 
     threading.Thread(target=run, name="background", daemon=True).start()
     return await done
+
+
+async def whole(work: Coroutine[Any, Any, Result]) -> Result:
+    """What a short piece of work returns or raises; one cancellation waits until it is done."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    finally:
+        await asyncio.wait({task})
 
 
 Value = TypeVar("Value")

@@ -19,14 +19,13 @@ import numpy as np
 from edgepipe.coordinator.pipeline import Pipeline
 from edgepipe.core.codec_guard import stepped_up
 from edgepipe.core.dataset import Example
-from edgepipe.core.failure import named
 from edgepipe.core.frame import Codec
 from edgepipe.core.order import Order
 from edgepipe.core.posing import Case
 from edgepipe.core.problem import Placement
 from edgepipe.core.schedule import Kind, Schedule
 from edgepipe.core.training import Decision, Microbatch, Purpose, StageApplied, StageReady
-from edgepipe.errors import StageError
+from edgepipe.errors import EdgepipeError, StageError
 from edgepipe.transport import status
 from edgepipe.wire.v1 import stage_pb2, stage_pb2_grpc
 
@@ -179,7 +178,7 @@ class Orders:
                 yield chunk
         except grpc.aio.AioRpcError as error:
             status.raise_cancellation()
-            raise named(status.from_rpc_error(error, client.who), client.who) from error
+            raise await self._explained(error, client.who) from error
 
     async def restore(self, stage: int, chunks: AsyncIterator[stage_pb2.StateChunk]) -> None:
         """Have a stage go on from units that were exported, before its first order."""
@@ -195,7 +194,10 @@ class Orders:
             await stub.ImportState(fenced(), timeout=ORDER_DEADLINE_S)
         except grpc.aio.AioRpcError as error:
             status.raise_cancellation()
-            raise named(status.from_rpc_error(error, client.who), client.who) from error
+            raise await self._explained(error, client.who) from error
+
+    async def _explained(self, error: grpc.aio.AioRpcError, who: str) -> EdgepipeError:
+        return await self.pipeline.explained(status.from_rpc_error(error, who), who)
 
 
 def _order(batch: Batch, number: int, stage: int, num_stages: int) -> Order:

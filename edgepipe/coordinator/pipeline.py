@@ -55,7 +55,7 @@ from edgepipe.core.job import (
 )
 from edgepipe.core.lease import Granted
 from edgepipe.core.profile import Address, NodeId
-from edgepipe.errors import LeaseHeld, StageError, first_of
+from edgepipe.errors import EdgepipeError, LeaseHeld, StageError, first_of
 from edgepipe.wire.v1 import agent_pb2_grpc
 
 BACK_OFF_S = 0.5
@@ -272,6 +272,17 @@ class Pipeline:
             await asyncio.sleep(GRACE_S)
         found = cause(self._failures)
         raise named(found.error, found.who)
+
+    async def explained(self, error: EdgepipeError, who: str) -> EdgepipeError:
+        """What to raise where a call beside a stage's own stream failed: why the stage ended.
+
+        The call's own error where the stage goes on.
+        """
+        failure = StageFailure(who=who, error=error, reported=True)
+        if not failure.is_conclusive:
+            await asyncio.sleep(GRACE_S)
+        found = cause([*self._failures, failure])
+        return named(found.error, found.who)
 
     def _connect(self, instruction: ConnectStage) -> None:
         place = self.deployment.stages[instruction.next_stage]

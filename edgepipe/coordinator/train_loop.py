@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from edgepipe.coordinator.background import whole
 from edgepipe.coordinator.manifest import Manifest
 from edgepipe.coordinator.orders import BoundaryCodecs, Orders
 from edgepipe.coordinator.run_folder import RunFolder
@@ -142,12 +143,16 @@ class TrainLoop:
         metrics = self._metrics(given, reports, decided, step_s)
         extra = {} if first_eval is None else {"eval_loss_before": first_eval}
         metrics = replace(metrics, eval_loss=eval_loss, more={**metrics.more, **extra, **more})
-        await asyncio.to_thread(self.folder.add_metrics, metrics)
+        await whole(self._count(StepDone(metrics=metrics, reports=reports, applied=applied)))
         if self.cadence.saves(given.step):  # after the line: a run goes on with the next step's
             await self.saver.save(self._facts(given.batch.cursor), given.number)
-        self.shown.stepped(StepDone(metrics=metrics, reports=reports, applied=applied))
         self._ended_s = time.perf_counter() if eval_loss is not None or more else ended_s
         return metrics
+
+    async def _count(self, done: StepDone) -> None:
+        """Write a step down and show it."""
+        await asyncio.to_thread(self.folder.add_metrics, done.metrics)
+        self.shown.stepped(done)
 
     async def _decide(self, given: _Given, reports: tuple[StageReady, ...]) -> Decided:
         """Journal the decision, then tell it. Raises StageError where the run must stop."""
