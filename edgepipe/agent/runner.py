@@ -5,7 +5,8 @@
 
 Large payloads are coded on a thread of their own, while another frame is computed. A decoded
 token's frame is small: it is coded where it is computed, and passes through callbacks alone, since
-a task switch at each step would cost as much as the step.
+a task switch at each step would cost as much as the step. The compute thread is handed the frame
+after the one that it computes, and goes on with it without waiting for the event loop.
 
 The first stage has `Batching` where the others have an upstream of activations, and takes the
 sampled tokens from upstream instead. The last has `Tails`: it samples.
@@ -51,6 +52,10 @@ from edgepipe.transport.link import Link
 NO_PAYLOAD = memoryview(b"")
 INLINE_BYTES = 64 << 10
 """Smaller payloads are coded on the compute thread: another thread costs more than it saves."""
+MAX_SUBMITTED = 2
+"""Frames that the compute thread is given: one at work, one to follow."""
+MAX_UNSENT = 3
+"""Frames that are computed or may be, before one has to leave."""
 TORCH_DTYPES = {
     torch.float32: DType.FLOAT32,
     torch.bfloat16: DType.BFLOAT16,
@@ -128,7 +133,8 @@ class Runner:
     busy_s: float = 0.0
     num_frames: int = 0
     _step: int = 0
-    _computing: bool = False
+    _submitted: int = 0
+    _drawing: set[SequenceId] = field(default_factory=set)
     _inputs: deque[_Input] = field(default_factory=deque)
     _outputs: deque[_Output] = field(default_factory=deque)
     _broken: asyncio.Future[None] = field(default_factory=asyncio.Future)
@@ -238,30 +244,37 @@ class Runner:
     # ------------------------------------------------------------------------- one is computed
 
     def _advance(self) -> None:
-        """Send what is ready, and start the next computation if the thread is free."""
+        """Send what is ready, and keep the compute thread supplied."""
         while self._outputs and self._outputs[0].frame is not None and self.downstream.has_room:
             self._sent.count(len(self._outputs[0].frame.payload))
             self.downstream.send(self._outputs[0].frame)
             self._outputs.popleft()
         if self._outputs and self._outputs[0].frame is not None:
             self._sent.stall()
-        if self._computing or len(self._outputs) > 1:
-            return
-        step = self._first_step() if self.batching is not None else self._next_step()
-        if step is not None:
-            self._computing = True
+        while self._may_start() and (step := self._following()) is not None:
+            self._submitted += 1
             self._start(*step)
+
+    def _may_start(self) -> bool:
+        unsent = self._submitted + len(self._outputs)
+        return self._submitted < MAX_SUBMITTED and unsent < MAX_UNSENT
+
+    def _following(self) -> tuple[Header, Callable[[], torch.Tensor]] | None:
+        return self._first_step() if self.batching is not None else self._next_step()
 
     def _first_step(self) -> tuple[Header, Callable[[], torch.Tensor]] | None:
         assert self.batching is not None
-        work = self.batching.next()
+        work = self.batching.next(ahead=self._submitted > 0)
         if work is None:
             return None
         self._step += 1
         return self._header(work), partial(self._token_ids, work)
 
     def _next_step(self) -> tuple[Header, Callable[[], torch.Tensor]] | None:
+        """The frame that came first, once its rows and its sequences' last tokens are there."""
         if not self._inputs or self._inputs[0].rows is None:
+            return None
+        if not self._drawing.isdisjoint(self._inputs[0].header.sequences):
             return None
         taken = self._inputs.popleft()
         self.upstream.consumed()
@@ -297,6 +310,7 @@ class Runner:
             return
         tails = self.tails
         draws, wants_logits = tails.due(header), tails.wants_logits(header)
+        self._drawing.update(header.sequences[draw.span] for draw in draws)
         self.compute.submit(
             lambda: self._draw(header, rows, draws, wants_logits=wants_logits),
             lambda drawn: self._drew(header, tails, draws, drawn),
@@ -350,7 +364,7 @@ class Runner:
 
     def _computed(self, header: Header, activations: _Activations) -> None:
         """Pass the rows on; large ones are encoded while the next frame is computed."""
-        self._computing = False
+        self._submitted -= 1
         output = _Output(frame=None)
         self._outputs.append(output)
 
@@ -367,7 +381,8 @@ class Runner:
 
     def _drew(self, header: Header, tails: Tails, draws: tuple[Draw, ...], drawn: _Drawn) -> None:
         """Send the tokens home, then tell the coordinator."""
-        self._computing = False
+        self._submitted -= 1
+        self._drawing.difference_update(header.sequences[draw.span] for draw in draws)
         sampled = tuple(
             token
             for draw, choices in zip(draws, drawn.choices, strict=True)

@@ -180,8 +180,14 @@ class Batching:
         if sampled.finish is not None:
             self._free(sampled.sequence)
 
-    def next(self) -> Work | None:
-        """The next frame, or None until something is admitted or returned."""
+    def next(self, *, ahead: bool = False) -> Work | None:
+        """The next frame, or None until something is admitted or returned.
+
+        `ahead`, while another is computed: a group that is home and whose turn it is. A chunk of a
+        prompt is not chosen so early, for a group may come home meanwhile.
+        """
+        if ahead:
+            return None if self._prefill_is_due and self._prefilling else self._decode()
         if self._prefill_is_due:
             return self._prefill() or self._decode()
         return self._decode() or self._prefill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from one_process_ring import (
 )
 
 from edgepipe.agent.compute import ComputeThread
+from edgepipe.agent.figures import Neighbours, Way
 from edgepipe.agent.runner import Runner
 from edgepipe.core.frame import (
     Frame,
@@ -27,10 +29,21 @@ from edgepipe.core.frame import (
     SequenceId,
     Span,
 )
+from edgepipe.core.sampling import Sampling
+from edgepipe.core.stage import Admission
 from edgepipe.errors import EdgepipeError, StageLost, WireError
 from edgepipe.transport import inproc
 from edgepipe.transport.link import Link
 from edgepipe.transport.stream_link import StreamLink
+
+BETWEEN = Neighbours(upstream="before", downstream="after")
+ADMITTED = Admission(
+    sequence=SequenceId(1),
+    prompt_length=2,
+    sampling=Sampling(),
+    max_tokens=9,
+    eos_ids=frozenset(),
+)
 
 
 @contextmanager
@@ -121,6 +134,61 @@ async def test_a_neighbour_that_hangs_up_ends_the_runner(stage: int) -> None:
         await before.close()
         assert isinstance(await running, StageLost)
         await close(after, runner.upstream, runner.downstream)
+
+
+@contextmanager
+def busy(runner: Runner) -> Iterator[None]:
+    """Its compute thread has something else to do meanwhile."""
+    gate = threading.Event()
+    runner.compute.submit(lambda: gate.wait(DEADLINE_S), lambda _: None, lambda _: None)
+    try:
+        yield
+    finally:
+        gate.set()
+
+
+def num_received(runner: Runner) -> int:
+    links = runner.figures.links
+    return sum(links[link].num_frames for link in links if link.way is Way.RECEIVED)
+
+
+async def came(runner: Runner, num_frames: int) -> None:
+    """Return once a runner has been handed so many frames."""
+    async with asyncio.timeout(DEADLINE_S):
+        while num_received(runner) < num_frames:  # noqa: ASYNC110 -- a count, and no event of it
+            await asyncio.sleep(0)
+
+
+async def test_the_compute_thread_has_the_next_frame_while_it_computes_one() -> None:
+    with lone_runner(neighbours=BETWEEN) as (runner, before, after):
+        running = asyncio.create_task(ends(runner))
+        with busy(runner):
+            for start in (0, 2, 4):
+                await before.ready()
+                before.send(rows(start=start))
+            await came(runner, 3)
+            assert (runner.num_frames, runner.depths().queued_frames) == (0, 1)
+        async with asyncio.timeout(DEADLINE_S):
+            starts = [(await after.receive()).header.spans[0].start for _ in range(3)]
+        assert starts == [0, 2, 4]
+        running.cancel()
+        await close(before, after, runner.upstream, runner.downstream)
+
+
+async def test_a_frame_waits_for_the_token_that_its_sequence_is_drawing() -> None:
+    with lone_runner(2, neighbours=BETWEEN) as (runner, before, after):
+        runner.admit(ADMITTED, (5, 6))
+        running = asyncio.create_task(ends(runner))
+        with busy(runner):
+            before.send(rows(start=0, count=2))
+            before.send(rows(start=2, count=1))
+            await came(runner, 2)
+            assert (runner.num_frames, runner.depths().queued_frames) == (0, 1)
+        async with asyncio.timeout(DEADLINE_S):
+            drawn = [(await after.receive()).header.sampled[0].position for _ in range(2)]
+        assert drawn == [2, 3]
+        running.cancel()
+        await close(before, after, runner.upstream, runner.downstream)
 
 
 def tokens(position: int, epoch: int = EPOCH) -> Frame:

@@ -201,6 +201,33 @@ def test_a_new_prompt_is_slotted_between_groups_that_are_always_home() -> None:
     ]
 
 
+def test_a_group_that_is_home_is_chosen_while_another_is_computed() -> None:
+    state = batching(num_slots=2, num_groups=2)
+    for sequence in (1, 2):
+        admit(state, sequence, 2)
+        assert frame(state.next(ahead=True)) is None
+        assert next_frame(state) is not None
+    home(state, 1, 2)
+    home(state, 2, 2)
+    assert next_frame(state) == "0: 1@0[2:3]=5"
+    assert frame(state.next(ahead=True)) == "1: 2@1[2:3]=5"
+    assert frame(state.next(ahead=True)) is None
+
+
+def test_nothing_is_chosen_ahead_while_a_chunk_of_a_prompt_is_due() -> None:
+    state = batching(num_slots=3, num_groups=3)
+    for sequence in (1, 2):
+        admit(state, sequence, 2)
+        assert next_frame(state) is not None
+    for sequence in (1, 2):
+        home(state, sequence, 2)
+    assert next_frame(state) == "0: 1@0[2:3]=5"
+    admit(state, 3, 2)
+    assert frame(state.next(ahead=True)) is None
+    assert next_frame(state) == "2: 3@2[0:2]=30,31"
+    assert frame(state.next(ahead=True)) == "1: 2@1[2:3]=5"
+
+
 def test_a_sequence_waits_for_a_slot_and_gets_the_first_that_is_free() -> None:
     state = batching(num_slots=1)
     for sequence in (1, 2, 3):
