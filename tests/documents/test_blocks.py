@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cluster.conftest import Edgepipe, _end, start_agents
+from cluster.conftest import Edgepipe, end, start_agents
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "docs/serving.md", "docs/training.md", "docs/troubleshooting.md")
@@ -126,7 +126,7 @@ class Reader:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.stack.callback(_end, process)
+        self.stack.callback(end, process)
         assert process.stderr is not None
         said = []
         for line in process.stderr:

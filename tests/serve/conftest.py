@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster.conftest import Cluster, Edgepipe, _end, _interruptible, edgepipe, start_agents
+from cluster.conftest import Cluster, Edgepipe, _interruptible, edgepipe, end, start_agents
 from openai import OpenAI
 from serve.small_model import write_small
 
@@ -90,7 +90,7 @@ def serving(edgepipe: Edgepipe, model: Path, *flags: object) -> Iterator[Served]
     with ExitStack() as stack:
         log = stack.enter_context((edgepipe.home / f"{model.name}-server.log").open("a"))
         process = edgepipe.popen(*words, stderr=log)
-        stack.callback(_end, process)
+        stack.callback(end, process)
         assert process.stdout is not None
         ready = json.loads(process.stdout.readline())
         yield Served(
