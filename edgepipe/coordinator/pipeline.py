@@ -199,6 +199,7 @@ class Pipeline:
             case BackOff():
                 self._spawn(self._back_off(instruction.attempt))
             case ProvideWeights():
+                self._spawn(self._keep(instruction.stage))
                 self._spawn(self._provide(instruction.stage))
             case LoadStage():
                 self._load(instruction)
@@ -234,6 +235,10 @@ class Pipeline:
             self._granted[stage] = granted
             self._post(LeaseGranted(stage=stage, fence=granted.fence))
 
+    async def _keep(self, stage: int) -> None:
+        """Renew the stage's lease: weights may take longer than it lasts."""
+        await self._lease(stage).keep(self._granted[stage], lambda: self.num_tokens)
+
     async def _release(self, fences: Mapping[int, int]) -> None:
         async with asyncio.TaskGroup() as tasks:
             for stage, fence in fences.items():
@@ -258,10 +263,8 @@ class Pipeline:
         self._post(WeightsProvided(stage=stage))
 
     def _load(self, instruction: LoadStage) -> None:
-        client, lease = self.clients[instruction.stage], self._lease(instruction.stage)
+        client = self.clients[instruction.stage]
         self._spawn(self._serve(client))
-        granted = self._granted[instruction.stage]
-        self._spawn(lease.keep(granted, lambda: self.num_tokens))
         client.load(self.deployment, instruction.fence)
 
     async def _serve(self, client: StageClient) -> None:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from cluster.conftest import Agent, Cluster, Command, Edgepipe, start_agents
 from cluster.in_this_process import Here, commands
+from cluster.slow_weights import with_slow_weights
 from cluster.tiny_folder import write_tiny
 
 from edgepipe.coordinator.emulated import emulate, emulated_deployment
@@ -217,6 +218,16 @@ def emulated_job(roster: Roster) -> Any:
         prefill_chunk=16,
         codec=None,
     )
+
+
+def test_a_lease_outlasts_its_time_while_weights_are_sent(duo: Cluster) -> None:
+    async def start() -> None:
+        async with asyncio.timeout(DEADLINE_S), find_nodes(search(duo)) as roster:
+            job = with_slow_weights(emulated_job(roster), 1, takes_s=TTL_S + 1)
+            async with open_pipeline(job, roster.nodes, Silent()):
+                pass
+
+    asyncio.run(start())
 
 
 @pytest.mark.slow
