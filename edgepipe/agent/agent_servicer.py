@@ -28,6 +28,11 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
         self._profile = profile
         self._leases = leases
         self._store = store
+        self._is_leaving = False
+
+    def leave(self) -> None:
+        """Have those who send weights told that the agent stops."""
+        self._is_leaving = True
 
     async def Describe(  # noqa: N802 -- named in the proto
         self, request: agent_pb2.DescribeRequest, context: Context
@@ -69,5 +74,7 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
         """Take the parts that this agent lacks."""
         node = self._profile().name
         async with aborting(context):
-            async for request in serve_provide(self._store, node, request_iterator):
+            async for request in serve_provide(
+                self._store, node, request_iterator, is_leaving=lambda: self._is_leaving
+            ):
                 yield request

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from edgepipe.errors import EdgepipeError, LeaseLost, NodeLeaving
 
+LEAVING = "its agent stops; run it again without it, or once it is back"
 PATIENCE_S = 5.0
 """A caller may be faster than the supervisor's word to its worker."""
 
@@ -48,5 +49,5 @@ class Fence:
     def ended(self, sentence: str) -> EdgepipeError:
         """Why a lease is not in force: `sentence`, unless the agent stops."""
         if self.is_leaving:
-            return NodeLeaving("its agent stops; run it again without it, or once it is back")
+            return NodeLeaving(LEAVING)
         return LeaseLost(sentence)

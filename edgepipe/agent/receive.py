@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
+from edgepipe.agent.fence import LEAVING
 from edgepipe.agent.weights import BlobId, BlobWriter, WeightStore
-from edgepipe.errors import DamagedWeights, EdgepipeError, Unreachable, WireError
+from edgepipe.errors import DamagedWeights, EdgepipeError, NodeLeaving, Unreachable, WireError
 from edgepipe.wire.v1.agent_pb2 import WeightsOffer, WeightsRequest
 
 MAX_BLOBS = 100_000
@@ -31,7 +32,11 @@ T = TypeVar("T")
 
 
 async def serve_provide(
-    store: WeightStore, node: str, offers: AsyncIterable[WeightsOffer]
+    store: WeightStore,
+    node: str,
+    offers: AsyncIterable[WeightsOffer],
+    *,
+    is_leaving: Callable[[], bool] = lambda: False,
 ) -> AsyncGenerator[WeightsRequest, None]:
     """Answer one offer: what is here, what is wanted, and each blob as it arrives.
 
@@ -39,9 +44,10 @@ async def serve_provide(
         DamagedWeights: a blob is not what its name says; nothing of it is kept.
         NodeError: there is no room on this machine's disk.
         WireError: the coordinator broke the order of the protocol.
+        NodeLeaving: `is_leaving`: the agent ends what runs on it.
         Unreachable: it fell silent. What arrived is kept, and resumed by the next offer.
     """
-    receiver = _Receiver(offers)
+    receiver = _Receiver(offers, is_leaving)
     try:
         blobs = _blobs(await receiver.next())
         missing = await receiver.run(receiver.plan, store, node, blobs)
@@ -68,8 +74,9 @@ async def serve_provide(
 class _Receiver:
     """Carries data from the stream to the disk; all file I/O is done in one thread, in order."""
 
-    def __init__(self, offers: AsyncIterable[WeightsOffer]) -> None:
+    def __init__(self, offers: AsyncIterable[WeightsOffer], is_leaving: Callable[[], bool]) -> None:
         self._offers = aiter(offers)
+        self._is_leaving = is_leaving
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="weights")
         self._writers: list[BlobWriter] = []
 
@@ -89,7 +96,7 @@ class _Receiver:
     async def next(self) -> WeightsOffer:
         try:
             async with asyncio.timeout(STALL_S):
-                return await anext(self._offers)
+                message = await anext(self._offers)
         except TimeoutError:
             raise Unreachable(
                 f"The coordinator sent no weights for {STALL_S:.0f} s: run it again to resume."
@@ -98,6 +105,9 @@ class _Receiver:
             raise WireError(
                 "The coordinator ended its stream of weights too early: run it again to resume."
             ) from None
+        if self._is_leaving():
+            raise NodeLeaving(LEAVING)
+        return message
 
     async def receive(self, writer: BlobWriter) -> None:
         """Take a blob's remaining data. A message is received while the one before is written."""

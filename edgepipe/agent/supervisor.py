@@ -104,6 +104,9 @@ class Supervisor:
         self._crew = Crew(
             devices, _specs(settings, devices), settings=settings, fence_of=self._leases.fence
         )
+        self._servicer = AgentServicer(
+            profile=self.profile, leases=self._leases, store=WeightStore(settings.home)
+        )
         self._notifier = Notifier.of(os.environ)
         self._interfaces = read_interfaces()
         select(self._interfaces, settings.interface)  # that it is here, wherever we listen
@@ -116,9 +119,7 @@ class Supervisor:
 
     def serve_on(self, server: grpc.aio.Server) -> None:
         """Register the agent's services."""
-        store = WeightStore(self._settings.home)
-        servicer = AgentServicer(profile=self.profile, leases=self._leases, store=store)
-        agent_pb2_grpc.add_AgentServicer_to_server(servicer, server)
+        agent_pb2_grpc.add_AgentServicer_to_server(self._servicer, server)
         add_standard_services(server, [SERVICE])
 
     async def run(
@@ -169,6 +170,7 @@ class Supervisor:
         if self._leases.held:
             _log.warning("agent ends what runs here", devices=self._leases.held)
             self._crew.leave()
+            self._servicer.leave()
         with suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL_S):
                 await self._leases.all_free()

@@ -16,6 +16,7 @@ import grpc
 
 from edgepipe.coordinator.layout import CHUNK_BYTES
 from edgepipe.coordinator.parts import Part
+from edgepipe.core.failure import named
 from edgepipe.errors import Unreachable, WireError
 from edgepipe.transport import status
 from edgepipe.wire.v1.agent_pb2 import Blob, WeightsOffer, WeightsRequest
@@ -35,19 +36,20 @@ async def provide(
 
     Raises:
         Unreachable: it is gone or stalls; what it has is resumed by the next call.
-        NodeError: it has no room on its disk.
+        NodeError: it has no room on its disk, or is told to stop.
         DamagedWeights: a file of the model cannot be read, or changed since it was hashed.
         WireError: it asks for something that was not offered.
     """
     offered = {part.sha256: part for part in parts}
     if not offered:
         return
-    with status.calling(who):
-        call = stub.ProvideWeights()
-        try:
-            await _Transfer(call=call, parts=offered, progress=progress, who=who).run()
-        finally:
-            call.cancel()  # nothing happens where the call has ended
+    call = stub.ProvideWeights()
+    try:
+        await _Transfer(call=call, parts=offered, progress=progress, who=who).run()
+    except grpc.aio.AioRpcError as error:
+        raise named(status.from_rpc_error(error, who), who) from None
+    finally:
+        call.cancel()  # nothing happens where the call has ended
 
 
 @asynccontextmanager
