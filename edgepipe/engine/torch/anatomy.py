@@ -157,13 +157,20 @@ class _ProbeCache(Cache):  # type: ignore[misc]
         )
 
 
+def cache_argument(model: Any) -> str:
+    """What the model's own forward calls its cache: transformers 5.24 renamed it."""
+    accepted = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in accepted else "past_key_values"
+
+
 def _run_on_meta(model: Any) -> Any:
     ids = torch.zeros((1, _PROBE_TOKENS), dtype=torch.int64, device="meta")
     positions = torch.arange(_PROBE_TOKENS, device="meta")[None]
     accepted = inspect.signature(model.forward).parameters
     optional = {"position_ids": positions} if "position_ids" in accepted else {}
+    cache = {cache_argument(model): _ProbeCache()}
     with torch.inference_mode():
-        return model(input_ids=ids, past_key_values=_ProbeCache(), use_cache=True, **optional)
+        return model(input_ids=ids, use_cache=True, **cache, **optional)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from edgepipe.engine.torch.anatomy import Anatomy, Cut, first_argument
+from edgepipe.engine.torch.anatomy import Anatomy, Cut, cache_argument, first_argument
 from edgepipe.engine.torch.attention import moving_rotaries, use_row_positions
 from edgepipe.engine.torch.cache import SlotCache
 from edgepipe.errors import ModelError
@@ -36,6 +36,7 @@ class StageModel:
         accepted = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._takes_keep = "logits_to_keep" in accepted
+        self._cache_argument = cache_argument(model)
         layers = model.get_submodule(anatomy.stack)
         if not cut.embedding:
             entry = layers[min(cut.first, anatomy.num_layers - 1)]
@@ -100,8 +101,9 @@ class StageModel:
             arguments["position_ids"] = positions
         if self._takes_keep:
             arguments["logits_to_keep"] = 1 if last_only else 0
+        arguments[self._cache_argument] = cache
         self._input = inputs
-        logits = self._model(past_key_values=cache, use_cache=cache is not None, **arguments).logits
+        logits = self._model(use_cache=cache is not None, **arguments).logits
         output = (logits[:, -1:] if last_only else logits) if self._head else self._output
         self._input = self._output = None
         assert output is not None
