@@ -24,7 +24,7 @@ echo "$@" >> "$CALLS"
 case "$*" in
   --version) echo "systemd 254 (254.1)" ;;
   *show*) printf 'MainPID=%s\\nUnitFileState=enabled\\nActiveState=active\\n' $$ ;;
-  *restart*) [ -z "$BROKEN" ] || { echo "Job failed: the process exited." >&2; exit 1; } ;;
+  *restart*) [ -z "$BROKEN" ] || { printf 'Job failed.\\nSee the journal.\\n' >&2; exit 1; } ;;
 esac
 """
 """Stands for systemctl, and writes down what it is told."""
@@ -141,7 +141,7 @@ def test_what_the_service_manager_refuses_is_said(
     assert done.code == 1
     assert done.sentence == (
         "edgepipe: `systemctl --user restart edgepipe-agent.service` failed: "
-        "Job failed: the process exited."
+        "Job failed. See the journal."
     )
 
 

@@ -148,7 +148,7 @@ def run(command: Command) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ServiceError(f"`{command}` does not work here: {error}.") from None
     if done.returncode != 0 and not command.may_fail:
-        said = (done.stderr.strip() or f"it ended with code {done.returncode}").splitlines()[0]
+        said = " ".join(done.stderr.split()) or f"it ended with code {done.returncode}"
         raise ServiceError(f"`{command}` failed: {said}")
     return done.stdout
 
