@@ -19,6 +19,7 @@ from edgepipe.core.training import (
 )
 from edgepipe.core.work import TrainMode
 from edgepipe.engine.base import Loaded, Progress, StageSpec
+from edgepipe.engine.torch.accumulating import accumulate_in_place
 from edgepipe.engine.torch.adapters import add_adapters
 from edgepipe.engine.torch.build import BuiltStage, build_stage
 from edgepipe.engine.torch.optimizer import StageOptimizer
@@ -55,6 +56,7 @@ class TorchTrainer:
         is_full = training.mode is TrainMode.FULL
         if is_full:
             _train_all(built)
+            accumulate_in_place(built.model)
         else:
             assert training.adapters is not None, "LoRA trains adapters"
             add_adapters(built, training.adapters, training.seed)
