@@ -44,13 +44,13 @@ class Horizon:
     it has ended one; `begun_trip` and `trip` the same without the way back. `loads` holds a table
     like `total` for each resource in `load_ids`, `claims` one for each kind of shared memory, and
     `priced` one for prices of it, where it is `refined`. Axis A has a place for every set of
-    tracked devices, as bits in the order of `tracked`. Only `possible` stages [D, L, L, K] are in
-    the tables, where some are ruled out.
+    tracked devices, in the order of `steps.sets`. Only stages of `steps` are in the
+    tables.
     """
 
     firsts: tuple[int, ...]
     bands: Bands
-    tracked: tuple[int, ...]
+    steps: Steps
     load_ids: tuple[int, ...]
     begun: Floats
     total: Floats
@@ -61,11 +61,10 @@ class Horizon:
     priced: tuple[Priced, ...] = ()
     refined: bool = False
     dual: Dual | None = None
-    possible: Bools | None = None
 
     def free(self, used: Ints) -> Ints:
         """Places on axis A of the devices that are left by these, as bits by device."""
-        return _tracked_bits(self.tracked, ~used)
+        return self.steps.sets.at(~used)
 
 
 def horizon_of(
@@ -92,9 +91,8 @@ def horizon_of(
     return Horizon(
         firsts=tuple(firsts),
         bands=bands,
-        tracked=tracked,
+        steps=steps,
         dual=dual,
-        possible=possible,
         load_ids=load_ids,
         begun=begun,
         total=total,
@@ -104,10 +102,7 @@ def horizon_of(
             _finite(steps.tables(no_stage, graph.hop_loads[:, :, i], back_loads[:, i])[1])
             for i in load_ids
         ),
-        claims=tuple(
-            _finite(steps.tables(one, no_hop, no_hop[:, 0])[1])
-            for one in claims_of(graph, bands, total - away_s)
-        ),
+        claims=steps.several(claims_of(graph, bands, total - away_s), no_hop, no_hop[:, 0]),
     )
 
 
@@ -118,28 +113,28 @@ def refined(graph: Graph, horizon: Horizon) -> Horizon:
     """
     if horizon.refined:
         return horizon
-    steps = steps_of(graph, horizon.firsts, horizon.bands, horizon.tracked, horizon.possible)
     back = backs_s(graph, horizon.firsts)
     prices = prices_of(graph, horizon.bands) if horizon.claims else []
-    begun_trip, trip = _trips(graph, horizon, steps)
+    totals = horizon.steps.several([priced(graph, each) for each in prices], graph.hop_s, back)
+    begun_trip, trip = _trips(graph, horizon)
     return replace(
         horizon,
         begun_trip=begun_trip,
         trip=trip,
         priced=tuple(
-            Priced(prices=each, total=steps.tables(priced(graph, each), graph.hop_s, back)[1])
-            for each in prices
+            Priced(prices=each, total=total) for each, total in zip(prices, totals, strict=True)
         ),
         refined=True,
     )
 
 
-def _trips(graph: Graph, horizon: Horizon, steps: Steps) -> tuple[Floats, Floats]:
+def _trips(graph: Graph, horizon: Horizon) -> tuple[Floats, Floats]:
     """Tables of round trips: made anew in training, where the way back takes time."""
     if graph.depth is None or not exchange_s(graph, horizon.firsts):
         return horizon.begun_trip, horizon.trip
     back = np.where(np.isfinite(graph.back_s[:, horizon.firsts]).any(axis=1), 0.0, np.inf)
-    return steps.tables(graph.stage_s, graph.hop_s, back, longest_s(graph, horizon.bands))
+    longest = longest_s(graph, horizon.bands)
+    return horizon.steps.tables(graph.stage_s, graph.hop_s, back, longest)
 
 
 def _finite(table: Floats) -> Floats:
@@ -169,11 +164,3 @@ def _tracked(graph: Graph, firsts: Sequence[int], num_bands: int) -> tuple[int, 
     most = max(1, int(np.log2(_TABLE_CELLS / cells + 1)))
     fastest = sorted(devices, key=lambda d: float(np.diagonal(graph.stage_s[d], 1).min()))
     return tuple(sorted(fastest[:most]))
-
-
-def _tracked_bits(tracked: Sequence[int], devices: Ints) -> Ints:
-    """Bits in the order of `tracked`, from bits by device."""
-    bits = np.zeros_like(devices)
-    for place, device in enumerate(tracked):
-        bits |= (devices >> device & 1) << place
-    return bits

@@ -44,7 +44,8 @@ def claims_of(graph: Graph, bands: Bands, trip: Floats) -> Floats:
         where=bands.thresholds > 0,
     )
     more = np.maximum(np.ceil(periods * (1 - WHOLE)) - 1, 0.0)
-    claimed: Floats = claims + memory.kept[..., None] * more
+    claimed: Floats = memory.kept[..., None] * more
+    claimed += claims
     return claimed
 
 
