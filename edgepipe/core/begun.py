@@ -37,7 +37,13 @@ class Begun:
     def __len__(self) -> int:
         return len(self.bound)
 
-    def at(self, index: Ints | Bools) -> Begun:
+    @property
+    def start(self) -> Ints:
+        """Where their next stage begins [N]."""
+        ends = self.path[:, :, 1]
+        return ends[:, -1] if ends.shape[1] else np.zeros(len(self), dtype=np.int64)
+
+    def at(self, index: Ints | Bools | slice) -> Begun:
         """Some of them."""
         return Begun(**{one.name: getattr(self, one.name)[index] for one in fields(self)})
 
@@ -70,20 +76,22 @@ def empty(graph: Graph) -> Begun:
     )
 
 
-def bit_of(device: int) -> np.int64:
-    """The device's place in `used`: of 64 devices the last one has the sign."""
-    place: np.int64 = np.left_shift(np.int64(1), np.int64(device))
+def bit_of(device: Ints) -> Ints:
+    """The devices' places in `used`: of 64 devices the last one has the sign."""
+    place: Ints = np.left_shift(np.int64(1), device)
     return place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Spans:
-    """Each begun pipeline [N] with a further stage up to each end [L].
+    """Begun pipelines `at` these numbers [P] with a further stage, up to its `end`.
 
-    `taken`, `kept` and `kept_s` are [L, N, C].
+    `taken`, `kept` and `kept_s` are [P, C].
     `depth` is the added stage's own.
     """
 
+    at: Ints
+    end: Ints
     total: Floats
     peak: Floats
     taken: Floats
@@ -91,6 +99,9 @@ class Spans:
     kept_s: Floats
     depth: Floats
     update: Floats
+
+    def __len__(self) -> int:
+        return len(self.at)
 
 
 def placement_of(path: Ints, device: int, num_layers: int) -> Placement:

@@ -81,15 +81,14 @@ class Dual:
     total: Floats
     whole: Floats
 
-    def bounds(self, used: Ints, left: Floats, cells: tuple[Ints, int, Ints]) -> Floats:
-        """Seconds to go at least [X] where these devices are used [X], as bits.
+    def bounds(self, used: Ints, left: Floats, at: Ints, cells: tuple[Ints, Ints, Ints]) -> Floats:
+        """Seconds to go at least [X] for pipelines that have used these devices [P], as bits.
 
-        `left` [X, C] is what is left of each room, as a share; `cells` is in `total`.
+        `left` [P, C] is what they leave of each room, as a share; `at` [X] says whose are the
+        `cells`, which are in `total`.
         """
-        prices, band = self.prices, cells[2]
-        paid = (left * prices.rooms.T[band]).sum(axis=1)
-        for device in np.flatnonzero(prices.devices.any(axis=1)):
-            paid += (used >> device & 1 == 0) * prices.devices[device, band]
+        unused = used[:, None] >> np.arange(len(self.prices.devices)) & 1 == 0
+        paid = (unused @ self.prices.devices + left @ self.prices.rooms)[at, cells[2]]
         return _less(self.total[cells], paid)
 
 

@@ -115,8 +115,8 @@ def bound_of(graph: Graph, dual: Dual, begun: Placement, band: int) -> float:
     used = np.array([sum(1 << stage.device for stage in begun)])
     taken = sum(graph.memory.claims[:, stage.device, stage.first, stage.end] for stage in begun)
     left = shares(graph, graph.memory.rooms - taken)[None]
-    cells = (np.array([begun[-1].end]), begun[-1].device, np.array([band]))
-    return float(dual.bounds(used, left, cells)[0])
+    cells = (np.array([begun[-1].end]), np.array([begun[-1].device]), np.array([band]))
+    return float(dual.bounds(used, left, np.zeros(1, dtype=np.int64), cells)[0])
 
 
 @pytest.mark.parametrize("goal", GOALS)
