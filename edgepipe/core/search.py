@@ -39,7 +39,7 @@ _OVERVIEW_WIDTH = 64
 _MOST_ROUNDS = 60
 _FEW_ROUNDS = 20
 """Of prices; the fewer devices, the fewer prices there are to find."""
-_FEW_BANDS = 6
+_FEW_BANDS = 8
 """Of a first look, which is to find good placements and to close what is quickly closed."""
 _MUCH = 0.9
 """Another overview is worth it where the one before has lowered the limit to this share."""
