@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ async def decode_turns(
             running.pipeline,
             streams=streams,
             num_tokens=options.tokens,
-            prompt_ids=prompt,
+            prompt_of=partial(ids, PROMPT_TOKENS),
             base=100_000 * (turn + 1) + streams,
         )
         took, after = time.perf_counter() - begin, cpu_s(running)

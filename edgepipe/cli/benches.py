@@ -14,7 +14,12 @@ from rich.table import Table
 
 from edgepipe.cli.answering import deployed
 from edgepipe.cli.show import errors, print_json
-from edgepipe.coordinator.benchmark import DecodeFigures, measure_decode, measure_prefill
+from edgepipe.coordinator.benchmark import (
+    DecodeFigures,
+    distinct_prompts,
+    measure_decode,
+    measure_prefill,
+)
 from edgepipe.coordinator.emulated import (
     emulate,
     emulated_deployment,
@@ -81,17 +86,17 @@ async def bench_decode(work: DecodeBench, where: Where, how: How, *, json: bool)
         objective=Objective.LATENCY if max(work.streams) == 1 else Objective.THROUGHPUT,
     )
     async with _bench(work, where, how) as bench:
-        prompt = [1 + i % (bench.asked.model.vocab_size - 1) for i in range(work.prompt_tokens)]
+        prompt_of = distinct_prompts(work.prompt_tokens, bench.asked.model.vocab_size)
         await measure_decode(
-            bench.pipeline, streams=1, num_tokens=WARM_UP_TOKENS, prompt_ids=prompt, base=1
+            bench.pipeline, streams=1, num_tokens=WARM_UP_TOKENS, prompt_of=prompt_of, base=1
         )
-        prefill = await measure_prefill(bench.pipeline, prompt_ids=prompt, base=2)
+        prefill = await measure_prefill(bench.pipeline, prompt_of=prompt_of, base=2)
         figures = [
             await measure_decode(
                 bench.pipeline,
                 streams=streams,
                 num_tokens=work.num_tokens,
-                prompt_ids=prompt,
+                prompt_of=prompt_of,
                 base=1000 * (index + 1),
             )
             for index, streams in enumerate(work.streams)
@@ -106,7 +111,7 @@ async def bench_decode(work: DecodeBench, where: Where, how: How, *, json: bool)
     document = {
         "decode": rows,
         "prefill_tokens_per_s": prefill,
-        "predicted_prefill_tokens_per_s": len(prompt) / bench.prefill_s(),
+        "predicted_prefill_tokens_per_s": work.prompt_tokens / bench.prefill_s(),
         "misses": misses,
     }
     if json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgepipe.coordinator.pipeline import Pipeline
@@ -14,6 +14,9 @@ from edgepipe.core.frame import SampledToken, SequenceId
 from edgepipe.core.job import Request
 from edgepipe.core.sampling import Sampling
 from edgepipe.errors import UsageError
+
+PromptOf = Callable[[int], Sequence[int]]
+"""The prompt of a sequence, by its number. No two may begin alike: what a slot holds is reused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +44,7 @@ class _Stream:
 
 
 async def measure_decode(
-    pipeline: Pipeline, *, streams: int, num_tokens: int, prompt_ids: Sequence[int], base: int
+    pipeline: Pipeline, *, streams: int, num_tokens: int, prompt_of: PromptOf, base: int
 ) -> DecodeFigures:
     """Decode `streams` sequences of `num_tokens` at once; `base` numbers the first of them.
 
@@ -55,7 +58,7 @@ async def measure_decode(
     async def run(index: int) -> None:
         request = Request(
             sequence=SequenceId(base + index),
-            prompt_ids=tuple(prompt_ids),
+            prompt_ids=tuple(prompt_of(base + index)),
             sampling=Sampling(),
             max_tokens=num_tokens,
             eos_ids=frozenset(),
@@ -123,8 +126,15 @@ def _percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
 
 
-async def measure_prefill(pipeline: Pipeline, *, prompt_ids: Sequence[int], base: int) -> float:
+def distinct_prompts(num_tokens: int, vocab_size: int) -> PromptOf:
+    """Prompts of so many tokens, each of which begins with another one."""
+    most = vocab_size - 1
+    return lambda sequence: [1 + (sequence + place) % most for place in range(num_tokens)]
+
+
+async def measure_prefill(pipeline: Pipeline, *, prompt_of: PromptOf, base: int) -> float:
     """Prompt tokens per second until the first token, one sequence."""
+    prompt_ids = prompt_of(base)
     request = Request(
         sequence=SequenceId(base),
         prompt_ids=tuple(prompt_ids),
