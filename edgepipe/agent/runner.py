@@ -257,7 +257,8 @@ class Runner:
 
     def _may_start(self) -> bool:
         unsent = self._submitted + len(self._outputs)
-        return self._submitted < MAX_SUBMITTED and unsent < MAX_UNSENT
+        has_room = self._submitted < MAX_SUBMITTED and unsent < MAX_UNSENT
+        return has_room and not self._broken.done()
 
     def _following(self) -> tuple[Header, Callable[[], torch.Tensor]] | None:
         return self._first_step() if self.batching is not None else self._next_step()
@@ -364,6 +365,8 @@ class Runner:
 
     def _computed(self, header: Header, activations: _Activations) -> None:
         """Pass the rows on; large ones are encoded while the next frame is computed."""
+        if self._broken.done():  # the frame before failed: these may lack what it would have cached
+            return
         self._submitted -= 1
         output = _Output(frame=None)
         self._outputs.append(output)
@@ -381,6 +384,8 @@ class Runner:
 
     def _drew(self, header: Header, tails: Tails, draws: tuple[Draw, ...], drawn: _Drawn) -> None:
         """Send the tokens home, then tell the coordinator."""
+        if self._broken.done():
+            return
         self._submitted -= 1
         self._drawing.difference_update(header.sequences[draw.span] for draw in draws)
         sampled = tuple(

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,8 +20,8 @@ from one_process_ring import (
 )
 
 from edgepipe.agent.compute import ComputeThread
-from edgepipe.agent.figures import Neighbours, Way
-from edgepipe.agent.runner import Runner
+from edgepipe.agent.figures import Neighbours, Traffic, Way
+from edgepipe.agent.runner import Outcome, Runner
 from edgepipe.core.frame import (
     Frame,
     Header,
@@ -31,7 +32,8 @@ from edgepipe.core.frame import (
 )
 from edgepipe.core.sampling import Sampling
 from edgepipe.core.stage import Admission
-from edgepipe.errors import EdgepipeError, StageLost, WireError
+from edgepipe.engine.base import Engine
+from edgepipe.errors import EdgepipeError, StageError, StageLost, WireError
 from edgepipe.transport import inproc
 from edgepipe.transport.link import Link
 from edgepipe.transport.stream_link import StreamLink
@@ -147,9 +149,29 @@ def busy(runner: Runner) -> Iterator[None]:
         gate.set()
 
 
+class FailsOnce:
+    """An engine that fails at its first frame, and at no other."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._has_failed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        if not self._has_failed:
+            self._has_failed = True
+            raise StageError("no memory is left")
+        return self._engine.forward(*args, **options)
+
+
 def num_received(runner: Runner) -> int:
-    links = runner.figures.links
-    return sum(links[link].num_frames for link in links if link.way is Way.RECEIVED)
+    return sum(link.num_frames for link in links_of(runner, Way.RECEIVED))
+
+
+def links_of(runner: Runner, way: Way) -> list[Traffic]:
+    return [traffic for link, traffic in runner.figures.links.items() if link.way is way]
 
 
 async def came(runner: Runner, num_frames: int) -> None:
@@ -188,6 +210,28 @@ async def test_a_frame_waits_for_the_token_that_its_sequence_is_drawing() -> Non
             drawn = [(await after.receive()).header.sampled[0].position for _ in range(2)]
         assert drawn == [2, 3]
         running.cancel()
+        await close(before, after, runner.upstream, runner.downstream)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+async def test_nothing_leaves_a_stage_whose_engine_failed_at_the_frame_before(stage: int) -> None:
+    """What a following chunk of a prompt comes to without its cache is of no use to anybody."""
+    emitted: list[Outcome] = []
+    with lone_runner(stage, neighbours=BETWEEN) as (runner, before, after):
+        runner.engine, runner.emit = FailsOnce(runner.engine), emitted.append
+        runner.admit(replace(ADMITTED, prompt_length=4), (5, 6, 7, 8))
+        running = asyncio.create_task(ends(runner))
+        with busy(runner):
+            for start in (0, 2):
+                await before.ready()
+                before.send(rows(start=start))
+            await came(runner, 2)
+        computed = threading.Event()
+        runner.compute.submit(computed.set, lambda _: None, lambda _: None)
+        computed.wait(DEADLINE_S)  # the loop is told of both frames at once
+        assert str(await running) == "no memory is left"
+        assert emitted == []
+        assert [link.num_frames for link in links_of(runner, Way.SENT)] == [0]
         await close(before, after, runner.upstream, runner.downstream)
 
 
