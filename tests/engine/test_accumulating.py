@@ -27,7 +27,7 @@ def gradients(layers: nn.Module) -> list[torch.Tensor]:
     return [gradient for gradient in found if gradient is not None]
 
 
-@pytest.mark.parametrize("shape", [(5, 6), (2, 3, 6)])
+@pytest.mark.parametrize("shape", [(6,), (0, 6), (5, 6), (2, 3, 6)])
 @pytest.mark.parametrize("wants_input", [False, True])
 def test_microbatches_add_up(shape: tuple[int, ...], wants_input: bool) -> None:
     found = []

@@ -48,7 +48,7 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, None]:
         (inputs,) = ctx.saved_tensors
         weight = ctx.weight
-        left, right = gradient.flatten(0, -2).T, inputs.flatten(0, -2)
+        left, right = gradient.reshape(-1, len(weight)).T, inputs.reshape(-1, weight.shape[1])
         if weight.grad is None:
             weight.grad = left @ right
         else:
