@@ -216,6 +216,7 @@ class Cluster:
         self,
         config: Path | str | Mapping[str, Any],
         *,
+        settings: Sequence[str] = (),
         on_step: Callable[[StepMetrics], None] = lambda _: None,
         resume: Path | str | None = None,
         **cut: Unpack[Cut],
@@ -225,15 +226,17 @@ class Cluster:
         Args:
             config: the file of a training config, or what would stand in it; see docs/training.md.
                 A dict's paths begin at the working folder.
+            settings: what replaces a file's own, as `--set` takes it: `("steps=60",)`.
             on_step: gets every step's metrics, in this thread. If it raises, the run ends.
             resume: go on from the last checkpoint of this run.
             cut: in place of the config's [plan].
         """
-        wanted = (
-            train_config_of(config)
-            if isinstance(config, Mapping)
-            else read_train_config(Path(config))
-        )
+        if isinstance(config, Mapping):
+            if settings:
+                raise UsageError("settings replace those of a file: put them into the dict itself")
+            wanted = train_config_of(config)
+        else:
+            wanted = read_train_config(Path(config), settings)
         how = how_of(cut, Objective.TRAIN, local=self._local)
         run = None if resume is None else Path(resume)
         return self._open.run_telling(

@@ -215,6 +215,11 @@ WRONG: dict[str, tuple[str, str, str]] = {
     ),
     "too long": ("cluster.generate(small, 'w5 ' * 5000)", "PromptTooLong", "shorten"),
     "not a config": ("cluster.train({'model': small, 'stepz': 3})", "UsageError", "steps?"),
+    "settings of a dict": (
+        "cluster.train({'model': small}, settings=['steps=3'])",
+        "UsageError",
+        "into the dict itself",
+    ),
     "no such file": ("cluster.train('none.toml')", "UsageError", "cannot be read"),
     "two ways at once": ("edgepipe.connect(local=2, peers=[])", "UsageError", "leave out peers"),
     "closed": ("cluster.close(); cluster.nodes()", "UsageError", "connect again"),
