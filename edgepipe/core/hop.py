@@ -5,17 +5,19 @@ a's NIC ────▶ ═══ link a > b ═══▶ ────▶ b's NI
         └────────── occupied, all at once ────┘   └─ occupies nothing
 
 A frame occupies its link, what its sender's host sends through and what its receiver's host
-receives through, each of which carries one frame at a time, for the seconds of the slowest of
-them. Between devices of one host it occupies only its link. A medium is one such resource for all
-its stations and both directions; a frame from one station to another crosses it twice. Resources
-are named as in `edgepipe.core.resources`.
+receives through. Alone it goes as fast as the slowest of them, and of the others it takes a share;
+how frames share a resource that they need at once is told in `edgepipe.core.sharing`. Between
+devices of one host it occupies only its link. A medium is one such resource for all its stations
+and both directions; a frame from one station to another crosses it twice. Resources are named as in
+`edgepipe.core.resources`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from edgepipe.core.problem import Nic
 
@@ -37,13 +39,27 @@ class Frame:
     latency_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Hop:
-    """One direction of a boundary: a frame occupies `resources` for `seconds`, then it travels."""
+    """One direction of a boundary: what a frame of `num_bytes` occupies, and then its latency.
 
-    seconds: float = 0.0
+    `occupied` are the seconds that each resource takes for the frame alone. Where there are some,
+    there are bytes.
+    """
+
+    num_bytes: float = 0.0
     latency_s: float = 0.0
-    resources: tuple[str, ...] = ()
+    occupied: Mapping[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def seconds(self) -> float:
+        """From its begin until it has left, if it travels alone."""
+        return max(self.occupied.values(), default=0.0)
+
+    @cached_property
+    def shares(self) -> Mapping[str, float]:
+        """Of every resource that it needs, how much it takes when it travels alone; 1 is all."""
+        return {name: each / self.seconds for name, each in self.occupied.items() if each}
 
 
 def hop(sender: Place, receiver: Place, frame: Frame, nics: Mapping[str, Nic]) -> Hop:
@@ -60,4 +76,4 @@ def hop(sender: Place, receiver: Place, frame: Frame, nics: Mapping[str, Nic]) -
             occupied[nic.receives_through(receiver.host)] += (
                 frame.num_bytes / nic.receive_bytes_per_s
             )
-    return Hop(seconds=max(occupied.values()), latency_s=frame.latency_s, resources=tuple(occupied))
+    return Hop(num_bytes=frame.num_bytes, latency_s=frame.latency_s, occupied=dict(occupied))

@@ -1,12 +1,11 @@
 """What a plan would do, event by event: training by a schedule, decode, and prefill.
 
 compute    a stage is busy for its seconds; it sends a result and goes on     (core.timeline)
-network    a frame occupies its link, NICs or media, then its latency passes  (core.hop)
+network    a frame occupies its link, NICs or media, then its latency passes  (core.hop),
+           and shares them with others that travel at once                   (core.sharing)
 
-It sees what the closed cost model (core.costs) does not: frames that queue for a NIC behind one
-another, links slower than any stage, and schedules. Without those, and where no NIC is slower than
-the links through it, both agree. A frame holds everything on its way for as long as the slowest
-part takes, so that a fast NIC is busier here than its load says.
+It sees what the closed cost model (core.costs) does not: frames that slow each other down at a NIC,
+links slower than any stage, and schedules. Without those both agree.
 """
 
 from __future__ import annotations

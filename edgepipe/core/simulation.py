@@ -64,8 +64,8 @@ def bottleneck(
     slowest = max(range(len(stage_s)), key=lambda stage: stage_s[stage])
     occupied = defaultdict[str, float](float)
     for each in hops:
-        for name in each.resources:
-            occupied[name] += each.seconds
+        for name, seconds in each.occupied.items():
+            occupied[name] += seconds
     busiest = max(occupied, key=occupied.__getitem__, default=None)
     if busiest is None or occupied[busiest] <= stage_s[slowest]:
         return Bottleneck(

@@ -2,23 +2,23 @@
 
 A discrete-event simulation. A stage runs one task at a time, in the order of its list, each once
 the frame that it takes is there. A result is sent the moment that its task ends, and its stage
-goes on: credits suffice (edgepipe.core.schedule_credits), so that no send waits for a buffer. A
-frame queues for everything that its hop occupies at once, first come, first served: it begins when
-all frames that were sent before it, and want any of the same, have left.
+goes on: credits suffice (edgepipe.core.schedule_credits), so that no send waits for a buffer. How
+frames travel is told in edgepipe.core.network.
 
-So a frame's begin is known when it is sent, and the end of a task when it begins. The only events
-are ends of tasks, at most one per stage. Of tasks that end together, the first stage's sends first.
+The end of a task is known when it begins. The only events are ends of tasks, at most one per
+stage, and of frames that share what they occupy.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from math import inf
 from typing import Generic, TypeVar
 
 from edgepipe.core.hop import Hop
+from edgepipe.core.network import Network, Sent
 
 ActionT = TypeVar("ActionT", bound=Hashable)
 
@@ -51,7 +51,10 @@ class Span(Generic[ActionT]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer(Generic[ActionT]):
-    """An action's result on its way: it occupies the hop from begin to end, and then arrives."""
+    """An action's result on its way: it occupies the hop from begin to end, and then arrives.
+
+    Between them it may have been slower than it is alone.
+    """
 
     action: ActionT
     hop: Hop
@@ -62,7 +65,7 @@ class Transfer(Generic[ActionT]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline(Generic[ActionT]):
-    """Per stage its actions in the order run, and all transfers in the order sent."""
+    """Per stage its actions in the order run, and all transfers in the order begun."""
 
     stages: tuple[tuple[Span[ActionT], ...], ...]
     transfers: tuple[Transfer[ActionT], ...]
@@ -76,10 +79,20 @@ class Timeline(Generic[ActionT]):
 def timeline(stages: Sequence[Sequence[Task[ActionT]]]) -> Timeline[ActionT]:
     """Runs every stage's tasks in order.
 
-    No action stands twice, none's result is taken twice, and no stages wait for one another
-    (`schedule_check.check`).
+    No action stands twice, none's result is taken twice, all that one stage sends another goes over
+    one hop, and no stages wait for one another (`schedule_check.check`).
     """
     return _Run(stages).to_the_end()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Result(Generic[ActionT]):
+    """An action's result, and the stage and the place in its list that take it."""
+
+    action: ActionT
+    hop: Hop
+    receiver: int
+    place: int
 
 
 class _Run(Generic[ActionT]):
@@ -87,33 +100,46 @@ class _Run(Generic[ActionT]):
 
     def __init__(self, stages: Sequence[Sequence[Task[ActionT]]]) -> None:
         self._tasks = stages
-        takers = {
-            task.takes.action: (stage, at, task.takes.hop)
+        results = {
+            task.takes.action: _Result(
+                action=task.takes.action, hop=task.takes.hop, receiver=stage, place=at
+            )
             for stage, tasks in enumerate(stages)
             for at, task in enumerate(tasks)
             if task.takes is not None
         }
-        self._takers = [[takers.get(task.action) for task in tasks] for tasks in stages]
+        self._results = [[results.get(task.action) for task in tasks] for tasks in stages]
         self._there_s: list[list[float | None]] = [
             [0.0 if task.takes is None else None for task in tasks] for tasks in stages
         ]
         self._spans: list[list[Span[ActionT]]] = [[] for _ in stages]
         self._transfers: list[Transfer[ActionT]] = []
         self._idle_since_s: list[float | None] = [0.0] * len(stages)
-        self._free_s = defaultdict[str, float](float)
         self._ends: list[tuple[float, int]] = []
+        self._network = Network[_Result[ActionT]](
+            {
+                (sender, result.receiver): result.hop
+                for sender, found in enumerate(self._results)
+                for result in found
+                if result is not None
+            }
+        )
 
     def to_the_end(self) -> Timeline[ActionT]:
         for stage in range(len(self._tasks)):
             self._begin_next(stage)
-        while self._ends:
-            self._finish(*heappop(self._ends))
+        while self._ends or self._network.next_s < inf:
+            if self._ends and self._ends[0][0] <= self._network.next_s:
+                self._finish(*heappop(self._ends))
+            else:
+                self._deliver(self._network.pop())
         num_run = [len(spans) for spans in self._spans]
         assert num_run == [len(tasks) for tasks in self._tasks], "stages wait for one another"
-        return Timeline(stages=tuple(map(tuple, self._spans)), transfers=tuple(self._transfers))
+        begun = sorted(self._transfers, key=lambda transfer: transfer.begin_s)
+        return Timeline(stages=tuple(map(tuple, self._spans)), transfers=tuple(begun))
 
     def _begin_next(self, stage: int) -> None:
-        """Begins the stage's next task if the stage is idle and what the task takes is sent."""
+        """Begins the stage's next task if the stage is idle and what the task takes has left."""
         at, idle_since_s = len(self._spans[stage]), self._idle_since_s[stage]
         if idle_since_s is None or at == len(self._tasks[stage]):
             return
@@ -128,22 +154,24 @@ class _Run(Generic[ActionT]):
 
     def _finish(self, now_s: float, stage: int) -> None:
         self._idle_since_s[stage] = now_s
-        at = len(self._spans[stage]) - 1
-        taker = self._takers[stage][at]
-        if taker is not None:
-            receiver, place, hop = taker
-            self._there_s[receiver][place] = self._send(self._tasks[stage][at].action, hop, now_s)
-            self._begin_next(receiver)
+        result = self._results[stage][len(self._spans[stage]) - 1]
+        if result is not None:
+            sent = self._network.send((stage, result.receiver), result, now_s)
+            if sent is not None:
+                self._deliver(sent)
         self._begin_next(stage)
 
-    def _send(self, action: ActionT, hop: Hop, now_s: float) -> float:
-        """When the action's result arrives."""
-        begin_s = max([now_s, *[self._free_s[name] for name in hop.resources]])
-        end_s = begin_s + hop.seconds
-        for name in hop.resources:
-            self._free_s[name] = end_s
-        arrive_s = end_s + hop.latency_s
+    def _deliver(self, sent: Sent[_Result[ActionT]]) -> None:
+        result = sent.letter
+        arrive_s = sent.end_s + result.hop.latency_s
         self._transfers.append(
-            Transfer(action=action, hop=hop, begin_s=begin_s, end_s=end_s, arrive_s=arrive_s)
+            Transfer(
+                action=result.action,
+                hop=result.hop,
+                begin_s=sent.begin_s,
+                end_s=sent.end_s,
+                arrive_s=arrive_s,
+            )
         )
-        return arrive_s
+        self._there_s[result.receiver][result.place] = arrive_s
+        self._begin_next(result.receiver)

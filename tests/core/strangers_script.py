@@ -129,7 +129,7 @@ def link_of(plan, sender, receiver):
 
 
 def hop(plan, sender, receiver, num_bytes, latency_s):
-    """Seconds that a frame occupies its link and NICs, latency after that, and what it occupies."""
+    """A frame's bytes, its latency, and the seconds that each of its link and NICs takes for it."""
     link = link_of(plan, sender, receiver)
     occupied = {f"{link['sender']} > {link['receiver']}": num_bytes / link["bytes_per_s"]}
     hosts = [device_of(plan, stage)["host"] for stage in (sender, receiver)]
@@ -140,7 +140,7 @@ def hop(plan, sender, receiver, num_bytes, latency_s):
                 name = nics[host]["medium"] or f"{way} {host}"
                 seconds = num_bytes / nics[host][f"{way}_bytes_per_s"]
                 occupied[name] = occupied.get(name, 0.0) + seconds
-    return max(occupied.values()), latency_s, tuple(occupied)
+    return num_bytes, latency_s, occupied
 
 
 def hops_down(plan, of):
@@ -152,15 +152,48 @@ def hops_down(plan, of):
     return found
 
 
+def speeds(frames):
+    """Of frames under way at once, way: hop, how fast each goes; 1 is as fast as alone."""
+    shares = {
+        way: {name: each / max(occupied.values()) for name, each in occupied.items()}
+        for way, (_, _, occupied) in frames.items()
+    }
+    wanted = {}
+    for each in shares.values():
+        for name, share in each.items():
+            wanted[name] = wanted.get(name, 0.0) + share
+    crowded = {name for name, share in wanted.items() if share > 1 + 1e-9}
+    gains = {
+        way: max(occupied.values()) / num_bytes / max(1, len(crowded & shares[way].keys()))
+        for way, (num_bytes, _, occupied) in frames.items()
+    }
+    found, left = {}, dict.fromkeys(crowded, 1.0)
+    while len(found) < len(frames):
+        growing = [way for way in frames if way not in found]
+        levels = [(1 / gains[way], way, [way]) for way in growing]
+        for name in crowded:
+            through = [way for way in growing if name in shares[way]]
+            if through:
+                drawn = sum(gains[way] * shares[way][name] for way in through)
+                levels.append((left[name] / drawn, name, through))
+        level, _, done = min(levels, key=lambda each: each[0])
+        for way in done:
+            found[way] = gains[way] * level
+            for name in crowded & shares[way].keys():
+                left[name] -= found[way] * shares[way][name]
+    return found
+
+
 def replay(lists):
     """Each stage runs its list in order: (task, seconds, the task it waits for, the hop between).
 
-    A result leaves when its task ends, in the order of these ends, once all that its hop occupies
-    is free. Returns the begin and end of every task.
+    A result leaves when its task ends, after what its stage sent the same stage before. Those under
+    way share what they occupy. Returns the begin and end of every task.
     """
     takers = {task[2]: (s, at) for s, tasks in enumerate(lists) for at, task in enumerate(tasks)}
     there = {task[0]: 0.0 for tasks in lists for task in tasks if task[2] is None}
-    nexts, idle, free, ends, spans = [0] * len(lists), [0.0] * len(lists), {}, [], {}
+    nexts, idle, ends, spans = [0] * len(lists), [0.0] * len(lists), [], {}
+    queues, now = {}, 0.0  # of each way: [the task that waits for it, its hop, seconds left alone]
 
     def begin(s):
         if idle[s] is not None and nexts[s] < len(lists[s]):
@@ -173,18 +206,33 @@ def replay(lists):
 
     for s in range(len(lists)):
         begin(s)
-    while ends:
-        now, s = heappop(ends)
+    while ends or queues:
+        pace = speeds({way: queue[0][1] for way, queue in queues.items()})
+        left = {way: now + queue[0][2] / pace[way] for way, queue in queues.items()}
+        first = min(left, key=left.get, default=None)
+        is_task = first is None or (ends and ends[0][0] <= left[first])
+        before, now = now, max(now, ends[0][0] if is_task else left[first])
+        for way, queue in queues.items():
+            queue[0][2] = max(0.0, queue[0][2] - (now - before) * pace[way])
+        if not is_task:
+            task, (_, latency_s, _), _ = queues[first].pop(0)
+            queues = {way: queue for way, queue in queues.items() if queue}
+            there[task] = now + latency_s
+            begin(first[1])
+            continue
+        _, s = heappop(ends)
         idle[s] = now
         done = lists[s][nexts[s]][0]
         nexts[s] += 1
         if done in takers:
             receiver, at = takers[done]
-            task, _, _, (seconds, latency_s, occupied) = lists[receiver][at]
-            left = max([now, *(free.get(name, 0.0) for name in occupied)]) + seconds
-            free.update(dict.fromkeys(occupied, left))
-            there[task] = left + latency_s
-            begin(receiver)
+            task, _, _, hop_there = lists[receiver][at]
+            alone_s = max(hop_there[2].values(), default=0.0)
+            if alone_s:
+                queues.setdefault((s, receiver), []).append([task, hop_there, alone_s])
+            else:
+                there[task] = now + hop_there[1]
+                begin(receiver)
         begin(s)
     return spans
 
@@ -193,7 +241,7 @@ def turn_s(plan, groups, of, sent, return_bytes):
     """Decode: seconds per group, of so many that go round the ring, once 8 turns have passed."""
     stages = plan["stages"]
     seconds = [stage_s(plan, stage, of) for stage in stages]
-    hops, back = hops_down(plan, sent), (0.0, 0.0, ())
+    hops, back = hops_down(plan, sent), (0.0, 0.0, {})
     if len(stages) > 1:
         home = link_of(plan, stages[-1], stages[0])["return_latency_s"]
         back = hop(plan, stages[-1], stages[0], return_bytes, home)
@@ -208,9 +256,9 @@ def turn_s(plan, groups, of, sent, return_bytes):
     spans = replay(lists)
     measured = (spans[0, 16 * groups][0] - spans[0, 8 * groups][0]) / (8 * groups)
     loads = {}
-    for busy, _, occupied in [*hops, back]:
-        for name in occupied:
-            loads[name] = loads.get(name, 0.0) + busy
+    for _, _, occupied in [*hops, back]:
+        for name, each in occupied.items():
+            loads[name] = loads.get(name, 0.0) + each
     return max(measured, *seconds, *loads.values(), 0.0)
 
 

@@ -213,8 +213,8 @@ def test_busy_and_bottleneck_are_what_the_timeline_shows(training: Training) -> 
         assert step.busy_share == pytest.approx([each / step.seconds for each in busy])
     held: dict[str, float] = {}
     for transfer in step.timeline.transfers:
-        for name in transfer.hop.resources:
-            held[name] = held.get(name, 0.0) + transfer.hop.seconds
+        for name, seconds in transfer.hop.occupied.items():
+            held[name] = held.get(name, 0.0) + seconds
     most = max([*busy, *held.values()])
     assert num * step.bottleneck.seconds == near(most)
     if step.bottleneck.kind is BottleneckKind.LINK:
@@ -270,7 +270,7 @@ def test_a_medium_that_both_directions_share_is_the_bottleneck() -> None:
     assert step.seconds > replace(two_on_wifi(), nics={}).run().seconds
 
 
-def test_frames_of_two_stages_queue_for_the_nic_of_their_host() -> None:
+def test_frames_of_two_stages_share_the_nic_of_their_host() -> None:
     training = on(gpipe(3, 4), forward_s=1.0, backward_s=1.0)
     stages = [
         replace(stage, place=replace(stage.place, host=host))

@@ -1,10 +1,10 @@
-"""Timelines keep the rules: order, inputs, one thing at a time, no needless waiting."""
+"""Timelines keep the rules: order, inputs, no more than anything can, no needless waiting."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
-from itertools import pairwise
+from collections.abc import Hashable, Iterable, Mapping
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -37,52 +37,81 @@ def none_overlap(times: Iterable[tuple[float, float]]) -> bool:
     return all(before[1] <= after[0] for before, after in pairwise(sorted(times)))
 
 
-def check_one_at_a_time(run: Timeline[Any]) -> None:
+def check_stages(run: Timeline[Any]) -> None:
     for spans in run.stages:
         assert none_overlap((span.begin_s, span.end_s) for span in spans)
-    times = defaultdict(list)
+
+
+def check_loads(run: Timeline[Any]) -> None:
+    """No resource carries more, within any time, than it can."""
+    carried = defaultdict(list)
     for transfer in run.transfers:
-        for name in transfer.hop.resources:
-            times[name].append((transfer.begin_s, transfer.end_s))
-    assert all(map(none_overlap, times.values()))
+        for name, seconds in transfer.hop.occupied.items():
+            carried[name].append((transfer.begin_s, transfer.end_s, seconds))
+    for found in carried.values():
+        for begin, end in product({each[0] for each in found}, {each[1] for each in found}):
+            within = sum(each[2] for each in found if begin <= each[0] and each[1] <= end)
+            assert within <= max(0.0, end - begin) * (1 + 1e-9) + 1e-9
 
 
-def check_begins(run: Timeline[Any]) -> None:
-    """A frame begins when all that it occupies is left by those sent before, and never later."""
+def check_begins(run: Timeline[Any], ways: Mapping[Any, tuple[int, int]]) -> None:
+    """A frame begins when what was sent before it the same way has left, and never later."""
     ends = {span.action: span.end_s for spans in run.stages for span in spans}
-    free: dict[str, float] = defaultdict(float)
+    free: dict[tuple[int, int], float] = defaultdict(float)
     for transfer in run.transfers:
-        sent = ends[transfer.action]
-        assert transfer.begin_s == max([sent, *(free[name] for name in transfer.hop.resources)])
-        free.update(dict.fromkeys(transfer.hop.resources, transfer.end_s))
-        assert transfer.end_s == transfer.begin_s + transfer.hop.seconds
+        way = ways[transfer.action]
+        assert transfer.begin_s == max(ends[transfer.action], free[way])
+        free[way] = transfer.end_s
+        alone_s = transfer.hop.seconds
+        assert transfer.end_s - transfer.begin_s >= alone_s * (1 - 1e-9) - 1e-9
         assert transfer.arrive_s == transfer.end_s + transfer.hop.latency_s
-    sent_s = [ends[transfer.action] for transfer in run.transfers]
-    assert sent_s == sorted(sent_s)
+    begin_s = [transfer.begin_s for transfer in run.transfers]
+    assert begin_s == sorted(begin_s)
+
+
+def ways_of(run: Timeline[Action]) -> dict[Any, tuple[int, int]]:
+    return {
+        action: (action.stage, action.stage + (1 if action.kind == "F" else -1))
+        for action in spans_of(run)
+    }
 
 
 @few
 @given(any_training(shares=True))
-def test_a_stage_and_a_resource_do_one_thing_at_a_time(training: Training) -> None:
-    check_one_at_a_time(training.run().timeline)
+def test_a_stage_does_one_thing_at_a_time_and_a_resource_no_more_than_it_can(
+    training: Training,
+) -> None:
+    run = training.run().timeline
+    check_stages(run)
+    check_loads(run)
 
 
 @few
 @given(RING)
 def test_so_they_do_round_a_ring(drawn: tuple[Problem, Placement]) -> None:
-    check_one_at_a_time(ring_run(drawn))
+    run = ring_run(drawn)
+    check_stages(run)
+    check_loads(run)
 
 
 @few
 @given(any_training(shares=True))
-def test_frames_are_sent_at_once_and_served_in_turn(training: Training) -> None:
-    check_begins(training.run().timeline)
+def test_frames_are_sent_at_once_and_in_order(training: Training) -> None:
+    run = training.run().timeline
+    check_begins(run, ways_of(run))
 
 
 @few
 @given(RING)
 def test_so_they_are_round_a_ring(drawn: tuple[Problem, Placement]) -> None:
-    check_begins(ring_run(drawn))
+    run = ring_run(drawn)
+    num = len(run.stages)
+    ways = {
+        span.action: (stage, (stage + 1) % num)
+        for stage, spans in enumerate(run.stages)
+        for span in spans
+    }
+    check_begins(run, ways)
 
 
 def spans_of(run: Timeline[Action]) -> dict[Action, Span[Action]]:
@@ -137,38 +166,41 @@ def test_round_a_ring_every_frame_goes_everywhere_once(
     assert len(run.transfers) == len(hops | home)
 
 
-def test_a_frame_waits_for_all_that_it_occupies_and_holds_it_meanwhile() -> None:
-    wide = Hop(seconds=1.0, latency_s=10.0, resources=("from a", "to c"))
-    slow = Hop(seconds=5.0, resources=("to c",))
-    late = Hop(seconds=1.0, resources=("from a",))
+def over(num_bytes: float, latency_s: float = 0.0, **occupied: float) -> Hop:
+    return Hop(num_bytes=num_bytes, latency_s=latency_s, occupied=occupied)
+
+
+def test_frames_that_need_one_nic_share_it_and_the_last_one_has_it_alone() -> None:
+    long, short = over(4, to_c=4.0), over(1, latency_s=10.0, to_c=1.0)
     run = timeline(
         [
             [task("x", 1.0)],
             [task("y", 2.0), task("z", 1.0)],
-            [task("x'", 0.0, ("x", slow)), task("y'", 0.0, ("y", wide))],
-            [task("z'", 0.5, ("z", late))],
+            [task("x'", 0.0, ("x", long)), task("y'", 0.0, ("y", short))],
+            [task("z'", 0.5, ("z", over(1, from_a=1.0)))],
         ]
     )
     assert run.transfers == (
-        Transfer(action="x", hop=slow, begin_s=1.0, end_s=6.0, arrive_s=6.0),
-        Transfer(action="y", hop=wide, begin_s=6.0, end_s=7.0, arrive_s=17.0),
-        Transfer(action="z", hop=late, begin_s=7.0, end_s=8.0, arrive_s=8.0),
+        Transfer(action="x", hop=long, begin_s=1.0, end_s=6.0, arrive_s=6.0),
+        Transfer(action="y", hop=short, begin_s=2.0, end_s=4.0, arrive_s=14.0),
+        Transfer(action="z", hop=over(1, from_a=1.0), begin_s=3.0, end_s=4.0, arrive_s=4.0),
     )
-    assert run.stages[3] == (Span(action="z'", begin_s=8.0, end_s=8.5),)
-    assert run.end_s == 17.0
+    assert run.stages[3] == (Span(action="z'", begin_s=4.0, end_s=4.5),)
+    assert run.end_s == 14.0
 
 
-def test_of_results_that_come_at_once_the_first_stages_goes_first() -> None:
-    shared = Hop(seconds=1.0, resources=("medium",))
+def test_frames_from_one_stage_to_another_go_one_by_one() -> None:
+    shared, other = over(1, medium=1.0), over(1, medium=1.0)
     run = timeline(
         [
-            [task("a", 1.0)],
-            [task("b", 1.0)],
-            [task("b'", 0.0, ("b", shared))],
-            [task("a'", 0.0, ("a", shared))],
+            [task("a", 1.0), task("b", 0.0)],
+            [task("c", 1.0)],
+            [task("a'", 0.0, ("a", shared)), task("b'", 0.0, ("b", shared))],
+            [task("c'", 0.0, ("c", other))],
         ]
     )
-    assert [transfer.action for transfer in run.transfers] == ["a", "b"]
+    times = {transfer.action: (transfer.begin_s, transfer.end_s) for transfer in run.transfers}
+    assert times == {"a": (1.0, 3.0), "c": (1.0, 3.0), "b": (3.0, 4.0)}
 
 
 def test_stages_that_wait_for_one_another_are_a_defect_of_the_caller() -> None:
