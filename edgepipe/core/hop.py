@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from edgepipe.core.problem import Nic
 
@@ -39,7 +38,7 @@ class Frame:
     latency_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hop:
     """One direction of a boundary: what a frame of `num_bytes` occupies, and then its latency.
 
@@ -51,15 +50,16 @@ class Hop:
     latency_s: float = 0.0
     occupied: Mapping[str, float] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def seconds(self) -> float:
         """From its begin until it has left, if it travels alone."""
         return max(self.occupied.values(), default=0.0)
 
-    @cached_property
+    @property
     def shares(self) -> Mapping[str, float]:
         """Of every resource that it needs, how much it takes when it travels alone; 1 is all."""
-        return {name: each / self.seconds for name, each in self.occupied.items() if each}
+        alone_s = self.seconds
+        return {name: each / alone_s for name, each in self.occupied.items() if each}
 
 
 def hop(sender: Place, receiver: Place, frame: Frame, nics: Mapping[str, Nic]) -> Hop:

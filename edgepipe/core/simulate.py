@@ -5,7 +5,8 @@ network    a frame occupies its link, NICs or media, then its latency passes  (c
            and shares them with others that travel at once                   (core.sharing)
 
 It sees what the closed cost model (core.costs) does not: frames that slow each other down at a NIC,
-links slower than any stage, and schedules. Without those both agree.
+links slower than any stage, and schedules. Without those, and where no NIC is slower than the links
+through it, both agree.
 """
 
 from __future__ import annotations

@@ -116,14 +116,16 @@ class _Run(Generic[ActionT]):
         self._transfers: list[Transfer[ActionT]] = []
         self._idle_since_s: list[float | None] = [0.0] * len(stages)
         self._ends: list[tuple[float, int]] = []
-        self._network = Network[_Result[ActionT]](
-            {
-                (sender, result.receiver): result.hop
-                for sender, found in enumerate(self._results)
-                for result in found
-                if result is not None
-            }
-        )
+        self._network = Network[_Result[ActionT]](self._hops())
+
+    def _hops(self) -> dict[tuple[int, int], Hop]:
+        """Of every stage that sends another something, and that other one, the hop between."""
+        hops: dict[tuple[int, int], Hop] = {}
+        for sender, found in enumerate(self._results):
+            for result in filter(None, found):
+                hop = hops.setdefault((sender, result.receiver), result.hop)
+                assert hop is result.hop or hop == result.hop, "one hop from a stage to another"
+        return hops
 
     def to_the_end(self) -> Timeline[ActionT]:
         for stage in range(len(self._tasks)):
@@ -162,7 +164,7 @@ class _Run(Generic[ActionT]):
         self._begin_next(stage)
 
     def _deliver(self, sent: Sent[_Result[ActionT]]) -> None:
-        result = sent.letter
+        result = sent.frame
         arrive_s = sent.end_s + result.hop.latency_s
         self._transfers.append(
             Transfer(

@@ -158,29 +158,45 @@ def speeds(frames):
         way: {name: each / max(occupied.values()) for name, each in occupied.items()}
         for way, (_, _, occupied) in frames.items()
     }
-    wanted = {}
-    for each in shares.values():
+    alone = used(shares, dict.fromkeys(frames, 1.0))
+    crowded = {name for name, share in alone.items() if share > 1 + 1e-9}
+    while True:
+        found = filled(frames, shares, crowded)
+        taken = used(shares, found)
+        full = {name for name in crowded if taken[name] > 1 - 1e-9}
+        if full == crowded:
+            return found
+        crowded = full
+
+
+def used(shares, found):
+    taken = {}
+    for way, each in shares.items():
         for name, share in each.items():
-            wanted[name] = wanted.get(name, 0.0) + share
-    crowded = {name for name, share in wanted.items() if share > 1 + 1e-9}
+            taken[name] = taken.get(name, 0.0) + found[way] * share
+    return taken
+
+
+def filled(frames, shares, crowded):
+    """Speeds as far as a common level of the rates, weighted by what is crowded, can rise."""
     gains = {
         way: max(occupied.values()) / num_bytes / max(1, len(crowded & shares[way].keys()))
         for way, (num_bytes, _, occupied) in frames.items()
     }
-    found, left = {}, dict.fromkeys(crowded, 1.0)
+    found, left = {}, {name: 1.0 for each in shares.values() for name in each}
     while len(found) < len(frames):
         growing = [way for way in frames if way not in found]
-        levels = [(1 / gains[way], way, [way]) for way in growing]
-        for name in crowded:
+        levels = [(1 / gains[way], [way]) for way in growing]
+        for name, room in left.items():
             through = [way for way in growing if name in shares[way]]
-            if through:
-                drawn = sum(gains[way] * shares[way][name] for way in through)
-                levels.append((left[name] / drawn, name, through))
-        level, _, done = min(levels, key=lambda each: each[0])
+            drawn = sum(gains[way] * shares[way][name] for way in through)
+            if drawn:
+                levels.append((room / drawn, through))
+        level, done = min(levels, key=lambda each: each[0])
         for way in done:
             found[way] = gains[way] * level
-            for name in crowded & shares[way].keys():
-                left[name] -= found[way] * shares[way][name]
+            for name, share in shares[way].items():
+                left[name] -= found[way] * share
     return found
 
 

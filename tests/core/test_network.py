@@ -16,8 +16,8 @@ def network() -> Network[str]:
     return Network({THERE: AIR, BACK: AIR, APART: WIRE})
 
 
-def sent(letter: str, begin_s: float, end_s: float) -> Sent[str]:
-    return Sent(letter=letter, begin_s=begin_s, end_s=end_s)
+def sent(frame: str, begin_s: float, end_s: float) -> Sent[str]:
+    return Sent(frame=frame, begin_s=begin_s, end_s=end_s)
 
 
 def test_the_end_of_what_shares_with_nothing_is_known_at_once() -> None:

@@ -6,14 +6,20 @@ import ast
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from drawn_networks import Training, any_training
 from drawn_surveys import drawn
-from strangers_script import recompute
+from hypothesis import given, settings
+from strangers_script import recompute, replay
 
+from edgepipe.core.hop import Frame, hop
 from edgepipe.core.pipeline import Plan
 from edgepipe.core.plan import plan
+from edgepipe.core.schedule import Action, Kind
 from edgepipe.core.work import Objective, Strategy
 from edgepipe.errors import PlanError
 
@@ -41,6 +47,37 @@ def test_the_script_comes_to_the_same(seed: int, objective: Objective) -> None:
     for figure in FIGURES:
         expected = getattr(made.predicted, figure)
         assert found.get(figure) == (expected and pytest.approx(expected, rel=1e-9)), figure
+
+
+def lists_of(training: Training) -> list[list[tuple[Any, ...]]]:
+    """A step as the script takes it: what each stage does, how long, after what, over which hop."""
+
+    def hop_of(sender: int, receiver: int, frame: Frame) -> tuple[float, float, Any]:
+        places = [training.stages[stage].place for stage in (sender, receiver)]
+        made = hop(*places, frame, training.nics)
+        return made.num_bytes, made.latency_s, made.occupied
+
+    def task(action: Action) -> tuple[Any, ...]:
+        stage, is_forward = action.stage, action.kind is Kind.FORWARD
+        costs, boundaries = training.stages[stage], training.boundaries
+        seconds = costs.forward_s if is_forward else costs.backward_s
+        sender = stage - 1 if is_forward else stage + 1
+        if not 0 <= sender < len(training.stages):
+            return action, seconds, None, None
+        frame = boundaries[sender].down if is_forward else boundaries[stage].up
+        return action, seconds, replace(action, stage=sender), hop_of(sender, stage, frame)
+
+    return [[task(action) for action in actions] for actions in training.schedule.stages]
+
+
+@settings(max_examples=100, deadline=None)
+@given(any_training(shares=True))
+def test_the_script_replays_any_step(training: Training) -> None:
+    """NICs and media are crowded here far more often than in the plans above."""
+    spans = replay(lists_of(training))
+    for stage in training.run().timeline.stages:
+        for span in stage:
+            assert spans[span.action] == pytest.approx((span.begin_s, span.end_s))
 
 
 def test_the_cases_hold_pipelines_that_fit_and_some_that_do_not() -> None:

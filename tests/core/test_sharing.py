@@ -51,6 +51,11 @@ def test_who_waits_in_two_queues_gets_half_of_who_waits_in_one() -> None:
     assert speeds([before, between, after]) == near(2 / 3, 1 / 3, 2 / 3)
 
 
+def test_a_nic_that_is_not_used_up_is_no_queue() -> None:
+    trickle = frame(1, slow=1.0, b=0.01)
+    assert speeds([frame(a=1.0, b=1.0), frame(a=1.0), trickle]) == near(0.5, 0.5, 1.0)
+
+
 def test_what_one_resource_does_not_let_through_is_free_at_the_others() -> None:
     held = [frame(a=1.0, b=1.0), frame(a=1.0), frame(a=1.0), frame(b=1.0)]
     assert speeds(held) == near(0.2, 0.4, 0.4, 0.8)
