@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drawn_networks import Training, any_training
+from drawn_networks import Training, any_training, on
 from drawn_surveys import drawn
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from strangers_script import recompute, replay
 
 from edgepipe.core.hop import Frame, hop
 from edgepipe.core.pipeline import Plan
 from edgepipe.core.plan import plan
-from edgepipe.core.schedule import Action, Kind
+from edgepipe.core.problem import Nic
+from edgepipe.core.schedule import Action, Kind, one_f_one_b
+from edgepipe.core.simulate import Boundary
 from edgepipe.core.work import Objective, Strategy
 from edgepipe.errors import PlanError
 
@@ -70,8 +72,19 @@ def lists_of(training: Training) -> list[list[tuple[Any, ...]]]:
     return [[task(action) for action in actions] for actions in training.schedule.stages]
 
 
+def crowded_chain() -> Training:
+    """Four hosts, each frame longer on a NIC than a stage computes: those between wait at two."""
+    training = on(one_f_one_b(4, 8), forward_s=1.0, backward_s=2.0)
+    frame = Frame(num_bytes=4, bytes_per_s=2.0, latency_s=0.1)
+    nic = Nic(send_bytes_per_s=2.0, receive_bytes_per_s=2.0)
+    hosts = [stage.place.host for stage in training.stages]
+    boundaries = [Boundary(down=frame, up=frame)] * 3
+    return replace(training, boundaries=boundaries, nics=dict.fromkeys(hosts, nic))
+
+
 @settings(max_examples=100, deadline=None)
 @given(any_training(shares=True))
+@example(crowded_chain())
 def test_the_script_replays_any_step(training: Training) -> None:
     """NICs and media are crowded here far more often than in the plans above."""
     spans = replay(lists_of(training))
