@@ -78,6 +78,7 @@ async def plan_for(
         sequence_length=work.batch.sequence_length if work.batch is not None else 0,
         rank=work.batch.adapter_rank if work.batch is not None else 0,
         engines=how.engines_for(work),
+        offsets=prepared.offsets,
         faster=partial(faster, work=work),
         nodes=how.nodes,
         held=held,

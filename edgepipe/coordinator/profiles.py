@@ -53,14 +53,15 @@ class DeviceKey:
     """What the seconds of a model's items depend on. `model` is the digest of its config.
 
     `sequence_length` and `rank` are of training, 0 where generation was measured, or all weights
-    are trained; `weight_format` is "" where matrices are of the dtype. `method` counts up with how
-    they are measured; see `known_as`.
+    are trained; `weight_format` is "" where matrices are of the dtype, and `offsets` are those of
+    the blocks in the model's file. `method` counts up with how they are measured; see `known_as`.
     """
 
     model: str
     engine: str
     dtype: str
     weight_format: str
+    offsets: bool
     decode_rows: tuple[int, ...]
     prefill_rows: tuple[int, ...]
     far: int
@@ -139,6 +140,7 @@ def device_key(
         engine=asked.engine,
         dtype=asked.dtype,
         weight_format=asked.weight_format or "",
+        offsets=asked.offsets,
         decode_rows=asked.decode_rows,
         prefill_rows=asked.prefill_rows,
         far=asked.far,

@@ -33,6 +33,7 @@ from edgepipe.core.problem import Nic
 from edgepipe.core.reach import is_loopback
 from edgepipe.core.speed import Curve, DeviceSpeed, ItemSpeed, Link
 from edgepipe.core.survey import Survey
+from edgepipe.core.weight_format import WeightFormat
 from edgepipe.errors import EdgepipeError, LeaseHeld, first_of
 
 SHARE_OF_FREE_MEMORY = 0.7
@@ -105,6 +106,7 @@ async def survey(
     sequence_length: int = 0,
     rank: int = 0,
     engines: Sequence[str] = ("torch",),
+    offsets: bool = False,
     faster: Callable[[Sequence[DeviceSpeed]], DeviceSpeed] = itemgetter(0),
     nodes: Collection[str] | None = None,
     held: Held = MappingProxyType({}),
@@ -123,6 +125,7 @@ async def survey(
         sequence_length: of a training microbatch; 0 where training is not wanted.
         rank: of the adapters that are trained; 0 where all weights are.
         engines: those that may be used, of which a device has all, some or none.
+        offsets: whether the blocks in the model's file have some; see `Measurement`.
         faster: the speed to plan with, of those that a device's engines reach.
         nodes: the names of those that matter; all where it is None.
         held: devices on which stages of ours run: known already, or left out.
@@ -142,6 +145,7 @@ async def survey(
         sequence_length=sequence_length,
         rank=rank,
         engines=engines,
+        offsets=offsets,
         faster=faster,
         held=held,
         fresh=fresh,
@@ -175,6 +179,7 @@ class _Surveying:
     sequence_length: int
     rank: int
     engines: Sequence[str]
+    offsets: bool
     faster: Callable[[Sequence[DeviceSpeed]], DeviceSpeed]
     held: Held
     fresh: bool
@@ -292,6 +297,8 @@ class _Surveying:
         """Points that do not change from prompt to prompt, or nothing would ever be known."""
         device = spot.device
         free = min(device.memory_limit_bytes - device.baseline_bytes, device.memory_free_bytes)
+        weight_format = self.workload.weight_format
+        keeps_blocks = engine == "onnx" and weight_format is WeightFormat.INT4
         return Measurement(
             dtype=self.workload.dtype,
             num_slots=1 << (self.workload.num_slots - 1).bit_length(),
@@ -301,7 +308,8 @@ class _Surveying:
             rank=self.rank,
             memory_bytes=max(0, int(SHARE_OF_FREE_MEMORY * free)),
             engine=engine,
-            weight_format=self.workload.weight_format,
+            weight_format=weight_format,
+            offsets=self.offsets and keeps_blocks,
         )
 
 

@@ -26,7 +26,8 @@ class Measurement:
     Where `sequence_length` is not 0, training is measured, and nothing else: of adapters of `rank`
     beside frozen weights, or of all weights where that is 0. Weights, KV cache and activations of
     what is measured at once take at most `memory_bytes`, as far as one layer does. The engine holds
-    matrices in `weight_format`, or as `dtype` where that is None.
+    matrices in `weight_format`, or as `dtype` where that is None; with `offsets` it finds those of
+    layers in blocks of 4 bits that have an offset each, and keeps that.
     """
 
     dtype: DType
@@ -38,6 +39,7 @@ class Measurement:
     rank: int = 0
     engine: str = "torch"
     weight_format: WeightFormat | None = None
+    offsets: bool = False
 
     @property
     def decode_rows(self) -> tuple[int, ...]:

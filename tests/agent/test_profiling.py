@@ -186,20 +186,21 @@ async def test_progress_comes_first_and_then_what_was_measured(worker: Worker) -
 
 
 @pytest.mark.parametrize(
-    ("engine", "weight_format"),
+    ("engine", "weight_format", "offsets"),
     [
-        ("onnx", frame_pb2.WEIGHT_FORMAT_UNSPECIFIED),
-        ("onnx", frame_pb2.WEIGHT_FORMAT_INT8),
-        ("torch", frame_pb2.WEIGHT_FORMAT_INT8),
-        ("torch", frame_pb2.WEIGHT_FORMAT_INT4),
+        ("onnx", frame_pb2.WEIGHT_FORMAT_UNSPECIFIED, False),
+        ("onnx", frame_pb2.WEIGHT_FORMAT_INT8, False),
+        ("onnx", frame_pb2.WEIGHT_FORMAT_INT4, True),
+        ("torch", frame_pb2.WEIGHT_FORMAT_INT8, False),
+        ("torch", frame_pb2.WEIGHT_FORMAT_INT4, False),
     ],
 )
 async def test_each_engine_is_measured_with_the_weights_asked_for(
-    worker: Worker, engine: str, weight_format: int
+    worker: Worker, engine: str, weight_format: int, offsets: bool
 ) -> None:
     config = json.dumps({**config_dict(CONFIGS["llama, tied"]), **SIZES_OF_BLOCKS})
-    asked = {"engine": engine, "config_json": config, "weight_format": weight_format}
-    last = (await worker.profile(**asked))[-1]
+    held = {"weight_format": weight_format, "offsets": offsets}
+    last = (await worker.profile(engine=engine, config_json=config, **held))[-1]
     measured = convert.measured_from_wire(last.profiled)
     (layer,) = measured.items.layers
     assert layer.decode.rows == (1, 2)

@@ -21,6 +21,7 @@ from edgepipe.core.fit import Workload
 from edgepipe.core.frame import DType
 from edgepipe.core.profile import Address, NodeId, NodeProfile
 from edgepipe.core.speed import DeviceSpeed, Link
+from edgepipe.core.weight_format import WeightFormat
 from edgepipe.engine.torch.probe import model_shape
 from edgepipe.errors import StageLost, Unreachable
 from edgepipe.wire.v1 import agent_pb2, stage_pb2
@@ -118,6 +119,28 @@ async def test_of_two_engines_the_faster_one_is_planned_with(
     assert watched.profiled == ["node-0 (cpu)"] * 2
     assert [speed.engine for speed in measured.survey.speeds] == ["onnx"]
     assert measured.device_keys["node-0", CPU].engine == "onnx"
+
+
+async def test_blocks_with_offsets_are_measured_where_an_engine_keeps_them(
+    agents: list[Agent], tmp_path: Path, watched: Watched
+) -> None:
+    """ONNX Runtime, and as 4 bits; the other engine, and 8 bits, round anew."""
+    cases = (("onnx", "int4", True), ("onnx", "int8", False), ("torch", "int4", False))
+    for engine, weight_format, offsets in cases:
+        async with asyncio.timeout(DEADLINE_S), found(agents[:1]) as roster:
+            measured = await survey(
+                roster,
+                {**CONFIG, "hidden_size": 64, "intermediate_size": 96, "head_dim": 32},
+                SHAPE,
+                workload=replace(WORKLOAD, weight_format=WeightFormat(weight_format)),
+                engines=(engine,),
+                offsets=True,
+                home=tmp_path,
+                now_s=1.0,
+                progress=watched,
+            )
+        assert measured.left_out == ()
+        assert measured.device_keys["node-0", CPU].offsets == offsets, (engine, weight_format)
 
 
 async def test_an_engine_that_cannot_run_the_model_leaves_it_to_the_other(

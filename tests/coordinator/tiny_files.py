@@ -49,8 +49,10 @@ def write_folder(folder: Path, shards: list[Tensors], config: object = LLAMA_CON
     return folder
 
 
-def write_gguf(path: Path, *, split_count: int = 0, architecture: str = "llama") -> Path:
-    """A Llama of two layers: Q4_1, Q8_0, F16 and F32 tensors, a rope table, byte-level tokens."""
+def write_gguf(
+    path: Path, *, split_count: int = 0, architecture: str = "llama", quantized: str = "Q4_1"
+) -> Path:
+    """A Llama of two layers: quantized, Q8_0, F16 and F32 tensors, a rope table, byte tokens."""
     writer = GGUFWriter(path, architecture)
     writer.add_block_count(2)
     writer.add_context_length(64)
@@ -63,17 +65,17 @@ def write_gguf(path: Path, *, split_count: int = 0, architecture: str = "llama")
     if split_count:
         writer.add_uint16("split.count", split_count)
     _add_tokenizer(writer)
-    quantized = GGMLQuantizationType.Q4_1
     _add(writer, "token_embd.weight", random_array(260, HIDDEN), GGMLQuantizationType.Q8_0)
     _add(writer, "output_norm.weight", random_array(HIDDEN), GGMLQuantizationType.F32)
     _add(writer, "rope_freqs.weight", random_array(8), GGMLQuantizationType.F32)
+    kind = GGMLQuantizationType[quantized]
     for layer in range(2):
         for name, shape in {
             "attn_q": (HIDDEN, HIDDEN), "attn_k": (KV, HIDDEN), "attn_v": (KV, HIDDEN),
             "attn_output": (HIDDEN, HIDDEN), "ffn_gate": (HIDDEN, HIDDEN),
             "ffn_up": (HIDDEN, HIDDEN),
         }.items():  # fmt: skip
-            _add(writer, f"blk.{layer}.{name}.weight", random_array(*shape, seed=layer), quantized)
+            _add(writer, f"blk.{layer}.{name}.weight", random_array(*shape, seed=layer), kind)
         down = random_array(HIDDEN, HIDDEN, seed=layer)
         _add(writer, f"blk.{layer}.ffn_down.weight", down, GGMLQuantizationType.F16)
         for name in ("attn_norm", "ffn_norm"):

@@ -46,6 +46,7 @@ def test_what_is_asked_for_comes_back() -> None:
         memory_bytes=1 << 33,
         sequence_length=512,
         rank=16,
+        offsets=True,
     )
     assert convert.measurement_from_wire(convert.measurement_to_wire(asked)) == asked
 

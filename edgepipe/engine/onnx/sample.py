@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from edgepipe.core.frame import DType
 from edgepipe.core.measured import Measurement
 from edgepipe.engine.base import Engine, StageSpec
+from edgepipe.engine.onnx.blocks import BLOCK
 from edgepipe.engine.onnx.engine import OnnxEngine
 from edgepipe.engine.torch.anatomy import Cut, examine
 from edgepipe.engine.torch.architecture import build_on_meta, read_config
@@ -38,7 +40,7 @@ def random_engine(
     engine = OnnxEngine(str(device))
     with tempfile.TemporaryDirectory(prefix="edgepipe-measure-") as folder:
         part = Path(folder) / "random.safetensors"
-        _write_randomly(text, sample, part)
+        _write_randomly(text, sample, part, offsets=asked.offsets)
         engine.load(
             StageSpec(
                 config=text,
@@ -66,14 +68,33 @@ def _layers_alone(config: Mapping[str, Any], layers: Sequence[int]) -> dict[str,
     return text
 
 
-def _write_randomly(config: Mapping[str, Any], cut: Cut, part: Path) -> None:
+def _write_randomly(config: Mapping[str, Any], cut: Cut, part: Path, *, offsets: bool) -> None:
+    """The weights of a cut; with `offsets` its layers hold matrices as a `.gguf` of Q4_1 does."""
     model = build_on_meta(read_config(config), DType.BFLOAT16)
     random = torch.Generator().manual_seed(0)
-    tensors = {
-        name: torch.empty(meta.shape, dtype=torch.bfloat16).uniform_(
-            -SPREAD, SPREAD, generator=random
-        )
+    metas = {
+        name: meta
         for item in stage_weights(model, examine(model), cut)
         for name, meta in item.in_checkpoint.items()
     }
-    save_file(tensors, part)
+    tensors, described = {}, {}
+    for name, meta in metas.items():
+        if offsets and cut.layers and meta.ndim == 2 and meta.shape[1] % BLOCK == 0:
+            tensors[name] = _random_blocks(meta.shape, random)
+            described[name] = {"name": name, "type": "Q4_1", "shape": list(meta.shape)}
+        else:
+            values = torch.empty(meta.shape, dtype=torch.bfloat16)
+            tensors[name] = values.uniform_(-SPREAD, SPREAD, generator=random)
+    # An architecture that nobody knows: the rows stand as they are.
+    gguf = {"architecture": "random", "tensors": described}
+    save_file(tensors, part, {"gguf": json.dumps(gguf)} if described else None)
+
+
+def _random_blocks(shape: Sequence[int], random: torch.Generator) -> torch.Tensor:
+    """Q4_1 blocks, uint8 [rows, bytes]: scale and least value as float16, then 32 times 4 bits."""
+    rows, columns = shape
+    head = torch.tensor([SPREAD / 8, -SPREAD], dtype=torch.float16).view(torch.uint8)
+    blocks = torch.empty((rows, columns // BLOCK, len(head) + BLOCK // 2), dtype=torch.uint8)
+    blocks.random_(0, 256, generator=random)
+    blocks[..., : len(head)] = head
+    return blocks.view(rows, -1)

@@ -38,6 +38,7 @@ def measurement_to_wire(asked: Measurement) -> stage_pb2.ProfileRequest:
         memory_bytes=asked.memory_bytes,
         engine=asked.engine,
         weight_format=weight_format_to_wire(asked.weight_format),
+        offsets=asked.offsets,
     )
 
 
@@ -53,6 +54,7 @@ def measurement_from_wire(wire: stage_pb2.ProfileRequest) -> Measurement:
         memory_bytes=wire.memory_bytes,
         engine=text(wire.engine),
         weight_format=weight_format_from_wire(wire.weight_format),
+        offsets=wire.offsets,
     )
 
 

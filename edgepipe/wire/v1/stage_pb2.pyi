@@ -398,7 +398,7 @@ class Metered(_message.Message):
     def __init__(self, busy_s: _Optional[float] = ..., num_frames: _Optional[int] = ...) -> None: ...
 
 class ProfileRequest(_message.Message):
-    __slots__ = ("api", "fence", "engine", "config_json", "dtype", "num_slots", "max_positions", "prefill_chunk", "sequence_length", "memory_bytes", "rank", "weight_format")
+    __slots__ = ("api", "fence", "engine", "config_json", "dtype", "num_slots", "max_positions", "prefill_chunk", "sequence_length", "memory_bytes", "rank", "weight_format", "offsets")
     API_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -411,6 +411,7 @@ class ProfileRequest(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    OFFSETS_FIELD_NUMBER: _ClassVar[int]
     api: int
     fence: int
     engine: str
@@ -423,7 +424,8 @@ class ProfileRequest(_message.Message):
     memory_bytes: int
     rank: int
     weight_format: _frame_pb2.WeightFormat
-    def __init__(self, api: _Optional[int] = ..., fence: _Optional[int] = ..., engine: _Optional[str] = ..., config_json: _Optional[str] = ..., dtype: _Optional[_Union[_frame_pb2.DType, str]] = ..., num_slots: _Optional[int] = ..., max_positions: _Optional[int] = ..., prefill_chunk: _Optional[int] = ..., sequence_length: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., rank: _Optional[int] = ..., weight_format: _Optional[_Union[_frame_pb2.WeightFormat, str]] = ...) -> None: ...
+    offsets: bool
+    def __init__(self, api: _Optional[int] = ..., fence: _Optional[int] = ..., engine: _Optional[str] = ..., config_json: _Optional[str] = ..., dtype: _Optional[_Union[_frame_pb2.DType, str]] = ..., num_slots: _Optional[int] = ..., max_positions: _Optional[int] = ..., prefill_chunk: _Optional[int] = ..., sequence_length: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., rank: _Optional[int] = ..., weight_format: _Optional[_Union[_frame_pb2.WeightFormat, str]] = ..., offsets: bool = ...) -> None: ...
 
 class ProfileEvent(_message.Message):
     __slots__ = ("progress", "profiled")
