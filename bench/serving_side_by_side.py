@@ -1,6 +1,6 @@
 """Two agents of one thread each against one process of one thread, in turns: ratios.
 
-python -m bench.serving_side_by_side [--weights int8] [--turns 3] [--parts decode prefill drafts]
+python -m bench.serving_side_by_side [--weights int8] [--turns 3] [--parts single eight]
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ MAX_POSITIONS = 640
 PROMPT_TOKENS = 64
 LONG_PROMPT_TOKENS = 512
 SLOTS = 8
+PARTS = ("single", "eight", "prefill", "drafts")
 REPEATED = """Repeat this paragraph exactly, but write Tom in place of Tim.
 
 Tim went down to the river early in the morning. He had a small boat, two oars and a basket with
@@ -138,7 +139,7 @@ async def main() -> None:
     parser.add_argument("--weights", default="int8")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--parts", nargs="+", default=["single", "eight", "prefill", "drafts"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
     home = Path(os.environ.get("EDGEPIPE_HOME") or tempfile.mkdtemp())
     prepared = await prepare(MODEL, home=home)
