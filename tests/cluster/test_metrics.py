@@ -233,13 +233,13 @@ def test_a_frozen_worker_holds_up_nobody(watched: Watched) -> None:
 def test_lines_of_a_stage_name_its_job_and_step(
     here: Here, watched: Watched, learned: Course, small: Path, tmp_path: Path
 ) -> None:
-    begin = len(watched.lines)
+    begin = len(settled(watched))
     cut = ("--stages", 2, "--nodes", "ned,ola", *watched.cluster.flags)
     words = ("run", small, "--prompt", "w5", "--raw", "--max-tokens", 2)
     assert here(*words, "--json", *cut).code == 0
     sets = ("--set", f"output={tmp_path / 'run'}", "--set", f"steps={NUM_STEPS}")
     assert here("train", learned.full, *sets, "--json", *cut).code == 0
-    lines = stopped(watched, begin)
+    lines = settled(watched)[begin:]
     jobs = {line["job"] for line in lines if line["event"] == "stage loaded"}
     assert len(jobs) == 2
     assert {line["job"] for line in lines if line["event"] == "lease released"} >= jobs
@@ -256,12 +256,16 @@ def test_lines_of_a_stage_name_its_job_and_step(
         assert ended["step"] == NUM_STEPS
 
 
-def stopped(watched: Watched, begin: int) -> list[dict[str, Any]]:
-    """The lines from there on, once both stages of both jobs have ended."""
+def settled(watched: Watched) -> list[dict[str, Any]]:
+    """All lines, once every stage that was loaded has ended, those of tests before among them."""
     deadline = time.monotonic() + DEADLINE_S
     while True:
-        lines = watched.lines[begin:]
-        if sum(line["event"] == "stage ended" for line in lines) == 4:
+        lines = watched.lines
+        loaded, ended = (
+            {(line["job"], line["stage"]) for line in lines if line["event"] == f"stage {what}"}
+            for what in ("loaded", "ended")
+        )
+        if loaded <= ended:
             return lines
-        assert time.monotonic() < deadline, "the stages did not end in time"
+        assert time.monotonic() < deadline, f"stages did not end in time: {loaded - ended}"
         watched.figures()
