@@ -13,7 +13,7 @@ from edgepipe.agent.reading import Reading
 from edgepipe.agent.settings import AgentSettings
 from edgepipe.agent.worker_process import WorkerProcess, WorkerSpec
 from edgepipe.core.profile import DeviceId, DeviceProfile
-from edgepipe.errors import NodeError
+from edgepipe.errors import NodeError, first_of
 
 RESTART_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 """The wait before a dead worker is started again: the first time, the second, …"""
@@ -53,9 +53,12 @@ class Crew:
 
     async def start(self) -> None:
         """Start every worker. Raises NodeError if one does not start."""
-        async with asyncio.TaskGroup() as tasks:
-            for device in self._devices:
-                tasks.create_task(self._start(device.id))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for device in self._devices:
+                    tasks.create_task(self._start(device.id))
+        except BaseExceptionGroup as failures:
+            raise first_of(failures) from failures
 
     async def keep(self) -> None:
         """Start workers again as they die, until cancelled."""

@@ -36,7 +36,9 @@ class Lifeline:
 
     def _watch(self) -> None:
         try:
-            for line in sys.stdin.buffer:
-                self.on_line(line)
+            # Reading sys.stdin would hold its lock, on which a process that ends by itself aborts.
+            with open(0, "rb", buffering=0, closefd=False) as lines:
+                for line in lines:
+                    self.on_line(line)
         finally:
             os._exit(0)

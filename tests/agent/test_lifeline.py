@@ -32,6 +32,14 @@ Lifeline(obey)
 os.write(alive, b"ready\\n")
 threading.Event().wait()
 """
+ENDING = """
+import sys, threading
+from edgepipe.agent.lifeline import Lifeline
+told = threading.Event()
+Lifeline(lambda line: told.set())
+told.wait()
+sys.exit(3)
+"""
 PARENT = """
 import subprocess, sys, threading
 code, alive, stdin = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -127,6 +135,17 @@ def test_a_child_whose_ear_fails_does_not_live_on_deaf(stack: ExitStack) -> None
     child.stdin.write(b"fail\n")
     child.stdin.flush()
     child.wait(DEADLINE_S)
+
+
+def test_a_child_may_end_by_itself_while_it_listens(stack: ExitStack) -> None:
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    child = stack.enter_context(subprocess.Popen([sys.executable, "-c", ENDING], **pipes))
+    assert child.stdin is not None
+    assert child.stderr is not None
+    child.stdin.write(b"end\n")
+    child.stdin.flush()
+    assert child.wait(DEADLINE_S) == 3
+    assert child.stderr.read() == b""
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
