@@ -124,7 +124,7 @@ class _Run(Generic[ActionT]):
         for sender, found in enumerate(self._results):
             for result in filter(None, found):
                 hop = hops.setdefault((sender, result.receiver), result.hop)
-                assert hop is result.hop or hop == result.hop, "one hop from a stage to another"
+                assert hop == result.hop, "one hop from a stage to another"
         return hops
 
     def to_the_end(self) -> Timeline[ActionT]:
