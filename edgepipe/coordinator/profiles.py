@@ -45,7 +45,7 @@ _IRRELEVANT = frozenset(
 """Fields of a config that make no layer faster or slower."""
 
 
-METHOD = 2
+METHOD = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,12 +92,17 @@ def random_engine(
 
 
 class Bench:
-    """A stage of the model, and the calls that are timed; `ids`: it takes tokens, not rows."""
+    """A stage of the model, and the calls that are timed; `ids`: it takes tokens, not rows.
 
-    def __init__(self, target: Target, engine: Engine, *, ids: bool) -> None:
+    Before each call so many bytes of others are read, as those of a stage's other items are: what
+    is alone would be found in a cache.
+    """
+
+    def __init__(self, target: Target, engine: Engine, *, ids: bool, others_bytes: int = 0) -> None:
         self._target = target
         self._engine = engine
         self._ids = ids
+        self._others = torch.zeros(others_bytes // 4, dtype=torch.float32, device=target.device)
 
     def times(self, calls: Sequence[Call], on_call: Callable[[], None]) -> Times:
         """Seconds of each call; `on_call` as in `medians_s`."""
@@ -114,6 +119,7 @@ class Bench:
         def seconds() -> float:
             for slot in range(call.slots):
                 self._fill(slot, call.start)
+            self._others.sum()
             return self._target.clock(lambda: self._engine.forward(spans, inputs))
 
         return seconds

@@ -4,9 +4,10 @@
     sample with none         ├─ a call's own ─┤
     item                                       difference / K
 
-K layers with weights of their own, so that they do not stay in a cache as one alone would. What a
-call takes besides (masks, rotary tables, what stands around the stack) is told apart: a stage pays
-it once a frame, however many layers it has.
+K layers with weights of their own, so that they do not stay in a cache as one alone would; before
+the head, of which there is one, as much else is read. What a call takes besides (masks, rotary
+tables, what stands around the stack) is told apart: a stage pays it once a frame, however many
+layers it has.
 """
 
 from __future__ import annotations
@@ -70,12 +71,14 @@ def _inferring_items(target: Target, subject: Subject, advance: Advance) -> tupl
     empty = _times(target, sample_of(()), calls, counter)
     layers = [_item(target, sample, calls, empty, counter) for sample in samples]
     layer_bytes = subject.weight_bytes(sample_of((0,)))
+    all_bytes = len(subject.kinds) * _held_bytes(asked, layer_bytes)
 
     def end_item(cut: Cut) -> ItemSpeed:
         end_bytes = subject.weight_bytes(cut)
         if end_bytes > asked.memory_bytes:
             return _of_the_size(layers[subject.kinds[0]], end_bytes / layer_bytes)
-        return _item(target, cut, few, empty, counter)
+        others_bytes = min(ENOUGH_BYTES, all_bytes, asked.memory_bytes - end_bytes)
+        return _item(target, cut, few, empty, counter, others_bytes=others_bytes if cut.head else 0)
 
     embedding, head = map(end_item, subject.ends)
     items = Items(kinds=subject.kinds, layers=tuple(layers), embedding=embedding, head=head)
@@ -83,20 +86,28 @@ def _inferring_items(target: Target, subject: Subject, advance: Advance) -> tupl
 
 
 def _item(
-    target: Target, cut: Cut, calls: Sequence[Call], empty: Times, counter: _Counter
+    target: Target,
+    cut: Cut,
+    calls: Sequence[Call],
+    empty: Times,
+    counter: _Counter,
+    *,
+    others_bytes: int = 0,
 ) -> ItemSpeed:
     """An item by itself: a sample's seconds less those of a call with nothing in it."""
-    times = _times(target, cut, calls, counter)
+    times = _times(target, cut, calls, counter, others_bytes=others_bytes)
     count = max(1, len(cut.layers))
     own = {call: max(0.0, times[call] - empty[call]) / count for call in calls}
     return _inference(target.asked, own)
 
 
-def _times(target: Target, cut: Cut, calls: Sequence[Call], counter: _Counter) -> Times:
+def _times(
+    target: Target, cut: Cut, calls: Sequence[Call], counter: _Counter, *, others_bytes: int = 0
+) -> Times:
     """Of a bench that is gone afterwards: only the collector frees a model's weights."""
     try:
         engine = target.make(target.config, target.asked, cut, target.device)
-        bench = Bench(target, engine, ids=target.takes_ids(cut))
+        bench = Bench(target, engine, ids=target.takes_ids(cut), others_bytes=others_bytes)
         try:
             return bench.times(calls, counter.timed)
         finally:
@@ -148,10 +159,16 @@ def _sample(asked: Measurement, subject: Subject, kind: int) -> Cut:
     cached *= kv.num_values if kv else 0
     return subject.sample(
         kind,
-        most=-(-ENOUGH_BYTES // weight_bytes),
+        most=-(-ENOUGH_BYTES // _held_bytes(asked, weight_bytes)),
         each_bytes=weight_bytes + cached,
         free_bytes=asked.memory_bytes,
     )
+
+
+def _held_bytes(asked: Measurement, weight_bytes: int) -> int:
+    """What weights of so many bytes in the dtype that is computed in are held in."""
+    held = asked.weight_format
+    return weight_bytes if held is None else held.bytes_of(weight_bytes // asked.dtype.itemsize)
 
 
 class _Counter:
