@@ -245,12 +245,33 @@ class Runner:
 
     def _advance(self) -> None:
         """Send what is ready, and keep the compute thread supplied."""
+        if self._send():
+            self._soon(self._supply)
+        else:
+            self._supply()
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        """Call after what was sent has left: its link writes it once this callback is over."""
+
+        def guarded() -> None:
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001 -- carried over to `run`
+                self._fail(error)
+
+        asyncio.get_running_loop().call_soon(guarded)
+
+    def _send(self) -> bool:
+        num_unsent = len(self._outputs)
         while self._outputs and self._outputs[0].frame is not None and self.downstream.has_room:
             self._sent.count(len(self._outputs[0].frame.payload))
             self.downstream.send(self._outputs[0].frame)
             self._outputs.popleft()
         if self._outputs and self._outputs[0].frame is not None:
             self._sent.stall()
+        return len(self._outputs) < num_unsent
+
+    def _supply(self) -> None:
         while self._may_start() and (step := self._following()) is not None:
             self._submitted += 1
             self._start(*step)
@@ -299,7 +320,7 @@ class Runner:
         return header
 
     def _token_ids(self, work: Work) -> torch.Tensor:
-        return torch.tensor(work.token_ids, dtype=torch.int64, device=self.device)
+        return torch.from_numpy(np.array(work.token_ids, dtype=np.int64)).to(self.device)
 
     def _start(self, header: Header, rows: Callable[[], torch.Tensor]) -> None:
         if self.tails is None:
@@ -405,9 +426,9 @@ class Runner:
             self._outputs.append(_Output(frame=Frame(header=reply, payload=NO_PAYLOAD)))
         self._advance()
         for logits in drawn.logits:
-            self.emit(logits)
+            self._soon(partial(self.emit, logits))
         if sampled:
-            self.emit(sampled)
+            self._soon(partial(self.emit, sampled))
 
     def _frame(self, header: Header, rows: torch.Tensor, payload: memoryview) -> Frame:
         return Frame(

@@ -9,7 +9,6 @@ if it were alone, so the tokens are those of a frame for each, whatever was gues
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -43,16 +42,19 @@ def draw_all(
     Raises:
         StageError: logits are not finite.
     """
+    best = logits.argmax(axis=1).tolist()
     return tuple(
-        tuple(_choices(logits[first:], draw)) for draw, first in zip(draws, rows, strict=True)
+        tuple(_choices(logits[first:], best[first:], draw))
+        for draw, first in zip(draws, rows, strict=True)
     )
 
 
-def _choices(logits: Logits, draw: Draw) -> Iterator[Choice]:
-    counts = Counter(draw.counts)
+def _choices(logits: Logits, best: Sequence[int], draw: Draw) -> Iterator[Choice]:
+    counts = draw.counts
     for index, guess in enumerate((*draw.drafts, None)):
-        choice = sample(logits[index], draw.sampling, draw.position + index, counts)
+        position = draw.position + index
+        choice = sample(logits[index], draw.sampling, position, counts, best=best[index])
         yield choice
         if choice.token != guess:
             return
-        counts[choice.token] += 1
+        counts = {**counts, choice.token: counts.get(choice.token, 0) + 1}

@@ -92,7 +92,12 @@ class Choice(NamedTuple):
 
 @np.errstate(over="ignore")  # a difference too large for a float is -inf, which is meant
 def sample(
-    logits: Logits, sampling: Sampling, position: int, counts: Mapping[int, int] | None = None
+    logits: Logits,
+    sampling: Sampling,
+    position: int,
+    counts: Mapping[int, int] | None = None,
+    *,
+    best: int | None = None,
 ) -> Choice:
     """Sample one token for `position`.
 
@@ -103,6 +108,7 @@ def sample(
         position: index of the new token in its sequence; the generator's counter.
         counts: how often each token came in the sequence's answer so far (not in its prompt);
             read only where `sampling.penalises`.
+        best: the index of the largest logit, where that is known.
 
     Returns:
         The token, and where they are asked for its log-probability and the likeliest tokens.
@@ -110,7 +116,7 @@ def sample(
     Raises:
         StageError: the largest logit is not finite, as it is where activations overflowed.
     """
-    best = int(logits.argmax())
+    best = int(logits.argmax()) if best is None else best
     top = float(logits[best])
     if not math.isfinite(top):
         raise StageError(
