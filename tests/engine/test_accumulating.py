@@ -81,3 +81,23 @@ def test_what_is_not_trained_is_as_it_was() -> None:
     accumulate_in_place(layers)
     layers(torch.ones(1, 3, requires_grad=True)).sum().backward()
     assert layers[0].weight.grad is None
+
+
+def test_the_next_step_s_gradients_lie_where_the_last_ones_lay() -> None:
+    torch.manual_seed(0)
+    plain = nn.Linear(6, 9, bias=False)
+    ours = copy.deepcopy(plain)
+    memory = accumulate_in_place(ours)
+    places = []
+    for given_away in (False, True, False):
+        entry = torch.randn(5, 6)
+        for layer in (plain, ours):
+            layer.weight.grad = None
+            layer(entry).square().sum().backward()
+        torch.testing.assert_close(gradients(ours), gradients(plain))
+        places.append(gradients(ours)[0])
+        if given_away:
+            kept = places[-1].clone()
+            memory.give_away()
+    assert places[0] is places[1]
+    torch.testing.assert_close(places[1], kept, rtol=0, atol=0)

@@ -19,7 +19,7 @@ from edgepipe.core.training import (
 )
 from edgepipe.core.work import TrainMode
 from edgepipe.engine.base import Loaded, Progress, StageSpec
-from edgepipe.engine.torch.accumulating import accumulate_in_place
+from edgepipe.engine.torch.accumulating import GradientMemory, accumulate_in_place
 from edgepipe.engine.torch.adapters import add_adapters
 from edgepipe.engine.torch.build import BuiltStage, build_stage
 from edgepipe.engine.torch.optimizer import StageOptimizer
@@ -36,6 +36,7 @@ class _Loaded:
     optimizer: StageOptimizer
     units: Mapping[str, Unit]
     shared: SharedEmbedding | None
+    memory: GradientMemory
 
 
 class TorchTrainer:
@@ -54,14 +55,15 @@ class TorchTrainer:
     def take(self, built: BuiltStage, training: Training) -> Loaded:
         """Train a stage that is built, in place of the one before."""
         is_full = training.mode is TrainMode.FULL
+        memory = GradientMemory()
         if is_full:
             _train_all(built)
-            accumulate_in_place(built.model)
+            memory = accumulate_in_place(built.model)
         else:
             assert training.adapters is not None, "LoRA trains adapters"
             add_adapters(built, training.adapters, training.seed)
         shared = shared_embedding(built) if is_full else None
-        self._loaded = _assembled(built, training, shared, self._device)
+        self._loaded = _assembled(built, training, shared, memory, self._device)
         trained = [p for unit in self._loaded.units.values() for p in unit.values()]
         added_bytes = 0 if is_full else sum(p.nbytes for p in trained)
         return Loaded(weight_bytes=built.weight_bytes + added_bytes, kv_bytes=0)
@@ -91,6 +93,7 @@ class TorchTrainer:
     def rehearse(self) -> float:
         """Set the gradients aside, or compare; see TrainingEngine.rehearse."""
         dot = self._stage.optimizer.rehearse()
+        self._stage.memory.give_away()
         self._forget_shared()
         return dot
 
@@ -163,7 +166,11 @@ def _train_all(built: BuiltStage) -> None:
 
 
 def _assembled(
-    built: BuiltStage, training: Training, shared: SharedEmbedding | None, device: torch.device
+    built: BuiltStage,
+    training: Training,
+    shared: SharedEmbedding | None,
+    memory: GradientMemory,
+    device: torch.device,
 ) -> _Loaded:
     foreign = shared.weight if shared and not built.cut.head else None
     units = trained_units(built, without=foreign)
@@ -173,6 +180,7 @@ def _assembled(
         optimizer=StageOptimizer(parameters, training.optimizer, device),
         units=units,
         shared=shared,
+        memory=memory,
     )
 
 
