@@ -15,11 +15,12 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from edgepipe.core.frame import DType
 from edgepipe.core.measured import Measurement
-from edgepipe.engine.torch import bench, measure_training
+from edgepipe.engine.torch import bench, measure, measure_training
 from edgepipe.engine.torch.bench import Call, Target, random_engine
 from edgepipe.engine.torch.measure import _inference, measure_items
 from edgepipe.engine.torch.median import MAX_REPEATS, medians_s
-from edgepipe.engine.torch.sample import random_stage
+from edgepipe.engine.torch.sample import random_stage, sample_of
+from edgepipe.engine.torch.subject import Subject
 from edgepipe.errors import StageError
 
 ASKED = Measurement(
@@ -190,6 +191,28 @@ def test_a_head_without_room_to_be_trained_is_trained_as_so_many_layers(clock: A
         lambda *_: None,
     )
     assert set(adapted.head.forward.seconds) == {HEAD_S}, "frozen, it has room"
+
+
+@pytest.mark.parametrize("memory_bytes", [1 << 30, 1 << 18])
+def test_before_the_head_as_much_is_read_as_the_other_items_hold(
+    clock: Any, monkeypatch: pytest.MonkeyPatch, memory_bytes: int
+) -> None:
+    seen: list[int] = []
+
+    class Watched(bench.Bench):
+        def __init__(self, *args: Any, others_bytes: int, **more: Any) -> None:
+            seen.append(others_bytes)
+            super().__init__(*args, others_bytes=others_bytes, **more)
+
+    monkeypatch.setattr(measure, "Bench", Watched)
+    asked = target(clock, memory_bytes=memory_bytes)
+    subject = Subject.of(asked.config, DType.FLOAT32)
+    measure_items(asked, lambda *_: None)
+    *others, head = seen
+    head_bytes = subject.weight_bytes(subject.ends[1])
+    all_layers = subject.weight_bytes(sample_of(range(subject.anatomy.num_layers)))
+    assert set(others) == {0}
+    assert head == min(all_layers, (memory_bytes - head_bytes) // 2)
 
 
 def test_positions_that_are_seen_are_told_apart_from_the_rows() -> None:

@@ -77,7 +77,7 @@ def _inferring_items(target: Target, subject: Subject, advance: Advance) -> tupl
         end_bytes = subject.weight_bytes(cut)
         if end_bytes > asked.memory_bytes:
             return _of_the_size(layers[subject.kinds[0]], end_bytes / layer_bytes)
-        others_bytes = min(ENOUGH_BYTES, all_bytes, asked.memory_bytes - end_bytes)
+        others_bytes = min(ENOUGH_BYTES, all_bytes, (asked.memory_bytes - end_bytes) // 2)
         return _item(target, cut, few, empty, counter, others_bytes=others_bytes if cut.head else 0)
 
     embedding, head = map(end_item, subject.ends)
