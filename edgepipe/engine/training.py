@@ -116,7 +116,7 @@ class TrainingEngine(Protocol):
     def embedding_gradient(self) -> tuple[torch.Tensor, torch.Tensor]:
         """On the first stage of a tied model, the rows of the embedding that have a gradient.
 
-        Returns ids int64 [n], rising, and their gradients float32 [n, hidden].
+        Returns ids int64 [n], rising, and their gradients float32 [n, hidden]; at least one.
         """
         ...
 

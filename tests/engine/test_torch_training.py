@@ -169,6 +169,20 @@ def test_the_embeddings_gradient_is_of_the_tokens_seen_and_counted_once(parts: P
     assert cut.norm() == pytest.approx(whole.norm(), rel=1e-5)
 
 
+def test_an_embedding_whose_gradients_vanished_tells_one_row_of_zeros(parts: Parts) -> None:
+    (first, _) = Chain(parts, training_of(), (2,)).engines
+    assert_one_row_of_zeros(*first.embedding_gradient())
+    microbatch = Microbatch(step=0, index=0, lengths=(3,))
+    first.forward(microbatch, torch.tensor([5, 2, 9]), purpose=Purpose.TRAIN, targets=None)
+    first.backward(0, torch.zeros(3, 48))
+    assert_one_row_of_zeros(*first.embedding_gradient())
+
+
+def assert_one_row_of_zeros(ids: torch.Tensor, rows: torch.Tensor) -> None:
+    assert ids.shape == (1,)
+    assert torch.equal(rows, torch.zeros(1, 48))
+
+
 def test_rows_of_the_embedding_are_set_and_read(parts: Parts) -> None:
     first, last = Chain(parts, training_of(), (2,)).engines
     ids = torch.tensor([3, 90])

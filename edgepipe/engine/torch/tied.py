@@ -19,13 +19,16 @@ class SharedEmbedding:
         self.weight = weight
 
     def gradient(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows that have a gradient: their ids, rising, and their gradients."""
+        """Rows that have a gradient: their ids, rising, and their gradients.
+
+        At least one, of zeros where all gradients vanished, since a frame of no rows is none.
+        """
         if self.weight.grad is None:
-            ids = torch.empty(0, dtype=torch.int64)
-            return ids, torch.empty((0, self.weight.shape[1]))
+            return torch.zeros(1, dtype=torch.int64), torch.zeros((1, self.weight.shape[1]))
         sparse = self.weight.grad.coalesce()
         ids, rows = sparse.indices()[0], sparse.values()
         told = rows.ne(0).any(dim=1)  # not the token that stands in the padding
+        told[0] |= ~told.any()
         return ids[told].cpu(), rows[told].cpu()
 
     def add_gradient(self, ids: torch.Tensor, rows: torch.Tensor) -> None:
