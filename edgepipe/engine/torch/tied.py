@@ -23,13 +23,13 @@ class SharedEmbedding:
 
         At least one, of zeros where all gradients vanished, since a frame of no rows is none.
         """
-        if self.weight.grad is None:
-            return torch.zeros(1, dtype=torch.int64), torch.zeros((1, self.weight.shape[1]))
-        sparse = self.weight.grad.coalesce()
-        ids, rows = sparse.indices()[0], sparse.values()
-        told = rows.ne(0).any(dim=1)  # not the token that stands in the padding
-        told[0] |= ~told.any()
-        return ids[told].cpu(), rows[told].cpu()
+        if self.weight.grad is not None:
+            sparse = self.weight.grad.coalesce()
+            ids, rows = sparse.indices()[0], sparse.values()
+            told = rows.ne(0).any(dim=1)  # not the token that stands in the padding
+            if told.any():
+                return ids[told].cpu(), rows[told].cpu()
+        return torch.zeros(1, dtype=torch.int64), torch.zeros((1, self.weight.shape[1]))
 
     def add_gradient(self, ids: torch.Tensor, rows: torch.Tensor) -> None:
         """Add to the rows of the gradient."""
