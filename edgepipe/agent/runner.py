@@ -251,7 +251,7 @@ class Runner:
             self._supply()
 
     def _soon(self, call: Callable[[], None]) -> None:
-        """Call after what was sent has left: its link writes it once this callback is over."""
+        """Call behind what was sent: its link begins to write once this callback is over."""
 
         def guarded() -> None:
             try:

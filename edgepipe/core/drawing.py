@@ -42,18 +42,15 @@ def draw_all(
     Raises:
         StageError: logits are not finite.
     """
-    best = logits.argmax(axis=1).tolist()
     return tuple(
-        tuple(_choices(logits[first:], best[first:], draw))
-        for draw, first in zip(draws, rows, strict=True)
+        tuple(_choices(logits[first:], draw)) for draw, first in zip(draws, rows, strict=True)
     )
 
 
-def _choices(logits: Logits, best: Sequence[int], draw: Draw) -> Iterator[Choice]:
+def _choices(logits: Logits, draw: Draw) -> Iterator[Choice]:
     counts = draw.counts
     for index, guess in enumerate((*draw.drafts, None)):
-        position = draw.position + index
-        choice = sample(logits[index], draw.sampling, position, counts, best=best[index])
+        choice = sample(logits[index], draw.sampling, draw.position + index, counts)
         yield choice
         if choice.token != guess:
             return

@@ -92,12 +92,7 @@ class Choice(NamedTuple):
 
 @np.errstate(over="ignore")  # a difference too large for a float is -inf, which is meant
 def sample(
-    logits: Logits,
-    sampling: Sampling,
-    position: int,
-    counts: Mapping[int, int] | None = None,
-    *,
-    best: int | None = None,
+    logits: Logits, sampling: Sampling, position: int, counts: Mapping[int, int] | None = None
 ) -> Choice:
     """Sample one token for `position`.
 
@@ -108,7 +103,6 @@ def sample(
         position: index of the new token in its sequence; the generator's counter.
         counts: how often each token came in the sequence's answer so far (not in its prompt);
             read only where `sampling.penalises`.
-        best: the index of the largest logit, where that is known.
 
     Returns:
         The token, and where they are asked for its log-probability and the likeliest tokens.
@@ -116,7 +110,7 @@ def sample(
     Raises:
         StageError: the largest logit is not finite, as it is where activations overflowed.
     """
-    best = int(logits.argmax()) if best is None else best
+    best = int(logits.argmax())
     top = float(logits[best])
     if not math.isfinite(top):
         raise StageError(

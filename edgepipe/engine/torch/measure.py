@@ -71,7 +71,7 @@ def _inferring_items(target: Target, subject: Subject, advance: Advance) -> tupl
     empty = _times(target, sample_of(()), calls, counter)
     layers = [_item(target, sample, calls, empty, counter) for sample in samples]
     layer_bytes = subject.weight_bytes(sample_of((0,)))
-    all_bytes = len(subject.kinds) * _held_bytes(asked, layer_bytes)
+    all_bytes = sum(_held_bytes(asked, subject.weight_bytes(each)) for each in subject.layers)
 
     def end_item(cut: Cut) -> ItemSpeed:
         end_bytes = subject.weight_bytes(cut)

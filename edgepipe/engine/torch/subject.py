@@ -38,6 +38,11 @@ class Subject:
             Cut(first=end, end=end, embedding=False, head=True),
         )
 
+    @property
+    def layers(self) -> tuple[Cut, ...]:
+        """Each layer alone."""
+        return tuple(sample_of((index,)) for index in range(self.anatomy.num_layers))
+
     def weight_bytes(self, cut: Cut) -> int:
         """Of what a cut holds."""
         items = stage_weights(self.model, self.anatomy, cut)
