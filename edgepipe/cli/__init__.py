@@ -59,6 +59,9 @@ def _options(
 def main() -> None:
     """Run a command; an error is one sentence on standard error."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core would print beside our sentence
+    # Read as gRPC is imported, which is later. Whoever is started here runs another program at
+    # once: handlers that stop gRPC's threads around a fork are of use to nobody, and can crash one.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         sys.exit(app(standalone_mode=False))
     except _Misuse as error:
